@@ -1,0 +1,106 @@
+import re
+
+import pytest
+
+from aiproxyd import errors
+from aiproxyd.errors import (
+    ConfigError,
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    ProxyError,
+    UpstreamRefusal,
+    kind_of_status,
+)
+
+DRAWN = re.compile(r"^ *([│ ]*)[├└]── (\w+)(?: +(\d{3}))?", re.MULTILINE)
+
+
+def tree_of(error: type[ProxyError], depth: int = 0) -> list[tuple[int, str, int]]:
+    """Return the classes below *error*, in the order in which they are defined: depth, name, status."""
+    found: list[tuple[int, str, int]] = []
+    for child in error.__subclasses__():
+        if child.__module__ == errors.__name__:
+            found += [(depth, child.__name__, child.status), *tree_of(child, depth + 1)]
+    return found
+
+
+def test_the_tree_is_as_it_is_drawn() -> None:
+    drawn = [(len(bars) // 4, name, status) for bars, name, status in DRAWN.findall(errors.__doc__ or "")]
+    tree = tree_of(ProxyError)
+
+    assert [(depth, name) for depth, name, _ in drawn] == [(depth, name) for depth, name, _ in tree]
+    assert [int(status or grown) for (_, _, status), (_, _, grown) in zip(drawn, tree, strict=True)] == [
+        status for _, _, status in tree
+    ]
+    assert len(tree) == 21
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, "invalid_request"),
+        (401, "authentication"),
+        (402, "billing"),
+        (403, "permission"),
+        (404, "not_found"),
+        (408, "timeout"),
+        (409, "conflict"),
+        (413, "too_large"),
+        (418, "invalid_request"),
+        (422, "invalid_request"),
+        (429, "rate_limit"),
+        (499, "invalid_request"),
+        (500, "internal"),
+        (501, "unimplemented"),
+        (502, "internal"),
+        (503, "overloaded"),
+        (504, "timeout"),
+        (520, "internal"),
+        (529, "overloaded"),
+    ],
+)
+def test_a_status_stands_for_a_kind(status: int, kind: str) -> None:
+    refusal = UpstreamRefusal("no", status=status)
+
+    assert kind_of_status(status) == kind
+    assert (refusal.status, refusal.kind) == (status, kind)
+
+
+def test_the_kind_of_each_class_fits_its_status() -> None:
+    odd = {name for _, name, status in tree_of(ProxyError) if getattr(errors, name).kind != kind_of_status(status)}
+
+    assert odd == set()
+
+
+def test_an_error_carries_what_the_caller_is_told() -> None:
+    error = InvalidRequest("no", param="$.model", retry_after_s=2.5)
+
+    assert (str(error), error.message, error.param, error.retry_after_s) == ("no", "no", "$.model", 2.5)
+    assert (error.status, error.kind, error.code) == (400, "invalid_request", None)
+
+
+def test_a_refusal_carries_the_upstreams_own_words() -> None:
+    refusal = UpstreamRefusal("slow down", status=429, body=b"{}", retry_after_s=7.0)
+
+    assert (refusal.message, refusal.body, refusal.retry_after_s) == ("slow down", b"{}", 7.0)
+    assert UpstreamRefusal("no", status=400).body is None
+
+
+def test_a_refused_method_says_which_are_allowed() -> None:
+    error = MethodNotAllowed("PUT", {"POST", "GET"})
+
+    assert error.message == "PUT is not allowed here; allowed: GET, POST"
+    assert error.allowed == ["GET", "POST"]
+    assert error.status == 405
+
+
+def test_an_internal_error_is_a_500() -> None:
+    assert (InternalError("bug").status, InternalError("bug").code) == (500, "internal_error")
+
+
+def test_a_configuration_error_has_one_line_per_problem() -> None:
+    error = ConfigError("a.ini:3: no", "a.ini:4: neither")
+
+    assert error.problems == ("a.ini:3: no", "a.ini:4: neither")
+    assert str(error) == "a.ini:3: no\na.ini:4: neither"
