@@ -1,0 +1,76 @@
+"""Tasks: those in the background are named, referenced until they end, and never silent; any can be timed."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, Final
+
+_log: Final = logging.getLogger(__name__)
+_running: Final[set[asyncio.Task[None]]] = set()
+
+
+def spawn(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    """Run *work* in the background; the event loop alone would not keep it from being collected."""
+    task = asyncio.get_running_loop().create_task(work, name=name)
+    _running.add(task)
+    task.add_done_callback(_finish)
+    return task
+
+
+class Clock:
+    """Limits the time of the ``with`` block that it is used for, as ``asyncio.timeout_at`` does; once.
+
+    Knows its event loop: asking for the running one costs a system call on Python 3.11, and the library asks twice.
+    """
+
+    __slots__ = ("_cancelling", "_handle", "_is_expired", "_loop", "_task", "_when")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
+        """Take the time, on the monotonic clock, at which the block must have ended."""
+        self._loop = loop
+        self._when = when
+        self._task: asyncio.Task[Any] | None = None
+        self._handle: asyncio.TimerHandle | None = None
+        self._is_expired = False
+        self._cancelling = 0
+
+    @property
+    def when(self) -> float:
+        """When the block must have ended, as it was set last."""
+        return self._when
+
+    def set(self, when: float) -> None:
+        """Give the block another time; does nothing where it has ended."""
+        self._when = when
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = self._loop.call_at(when, self._expire)
+
+    def __enter__(self) -> None:
+        self._task = asyncio.current_task(self._loop)
+        assert self._task is not None  # noqa: S101  # only tasks can be timed
+        self._cancelling = self._task.cancelling()
+        self._handle = self._loop.call_at(self._when, self._expire)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+        task, self._task = self._task, None
+        is_ours = self._is_expired and task is not None and task.uncancel() <= self._cancelling
+        if is_ours and kind is asyncio.CancelledError:
+            raise TimeoutError from exc
+
+    def _expire(self) -> None:
+        self._is_expired = True
+        if self._task is not None:
+            self._task.cancel()
+
+
+def _finish(task: asyncio.Task[None]) -> None:
+    _running.discard(task)
+    if not task.cancelled() and task.exception() is not None:
+        _log.error("the background task %s failed", task.get_name(), exc_info=task.exception())

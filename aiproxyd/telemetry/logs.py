@@ -1,0 +1,151 @@
+"""Logs on standard error, as text or one JSON object a line. Bodies and secrets never get here."""
+
+import asyncio
+import logging
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, Final, Literal, TextIO
+
+import msgspec
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web import RequestPayloadError
+from typing_extensions import override
+
+from aiproxyd.telemetry.records import CallRecord
+
+FLUSH_AFTER_S: Final = 0.05
+"""How long a line of the access log may wait for others, so that a busy daemon makes one system call for many."""
+CLIENT_GONE: Final = 499
+"""Status in the log of a request whose caller left before the answer was complete."""
+MAX_NAME_CHARS: Final = 256
+"""How much of a model's name is logged; callers choose it, and a body has room for megabytes."""
+
+_PLAIN: Final = re.compile(r"[A-Za-z0-9._:/@*+,-]+")
+_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]")
+
+
+def set_up_logging(level: str, log_format: Literal["text", "json"]) -> None:
+    """Send all log records to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JSONFormatter() if log_format == "json" else _TextFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("aiohttp.server").addFilter(_hide_bad_http)
+
+
+def _hide_bad_http(record: logging.LogRecord) -> bool:
+    """Shorten what aiohttp logs of a request that it cannot read: its traceback quotes the request, keys and all."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, HttpProcessingError | RequestPayloadError):
+        record.msg = f"{record.msg}: {type(error).__name__}"
+        record.levelno, record.levelname = logging.INFO, "INFO"
+        record.exc_info = record.exc_text = None
+    return True
+
+
+class _TextFormatter(logging.Formatter):
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        line = f"{_to_time(record.created)} {record.levelname} {record.name}: {_escape(record.getMessage())}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class _JSONFormatter(logging.Formatter):
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": _to_time(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return _to_json(line)
+
+
+class AccessLog:
+    """One line for each request. Lines are written together, a moment later; ``flush`` writes what waits."""
+
+    def __init__(self, log_format: Literal["text", "json"], stream: TextIO | None = None) -> None:
+        self._render = _render_json if log_format == "json" else _render_text
+        self._stream = stream
+        self._lines: list[str] = []
+
+    def write(self, method: str, path: str, status: int, record: CallRecord) -> None:
+        """Log one request; *path* is without its query, which may hold a key."""
+        if not self._lines:
+            asyncio.get_running_loop().call_later(FLUSH_AFTER_S, self.flush)
+        self._lines.append(self._render(method, path, status, record))
+
+    def flush(self) -> None:
+        """Write the lines that wait."""
+        lines, self._lines = self._lines, []
+        if lines:
+            stream = self._stream or sys.stderr
+            stream.write("\n".join(lines) + "\n")
+            stream.flush()
+
+
+def _render_text(method: str, path: str, status: int, record: CallRecord) -> str:
+    usage = record.usage
+    tokens = f"{usage.total_input_tokens}+{usage.output_tokens or 0}" if usage else "-"
+    return (
+        f"{_to_time(time.time())} INFO request id={record.request_id} principal={_quote(record.principal)} "
+        f"{method} {_quote(path)} model={_quote(record.model[:MAX_NAME_CHARS])} upstream={record.upstream or '-'} "
+        f"status={status} ms={record.elapsed_ms:.1f} tokens={tokens}{f' error={record.error}' if record.error else ''}"
+    )
+
+
+def _render_json(method: str, path: str, status: int, record: CallRecord) -> str:
+    line = {
+        "time": _to_time(time.time()),
+        "level": "info",
+        "message": "request",
+        "id": record.request_id,
+        "principal": record.principal,
+        "method": method,
+        "path": path,
+        "model": record.model[:MAX_NAME_CHARS],
+        "upstream": record.upstream,
+        "status": status,
+        "ms": round(record.elapsed_ms, 1),
+        "tokens": record.usage,
+    }
+    if record.error:
+        line["error"] = record.error
+    return _to_json(line)
+
+
+@lru_cache(maxsize=1024)
+def _quote(text: str) -> str:
+    """Return *text* so that it can neither end the line nor pass for another field."""
+    if not text:
+        return "-"
+    return text if _PLAIN.fullmatch(text) else '"' + _escape(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+
+
+def _escape(text: str) -> str:
+    """Return *text* on one line, without anything that a terminal obeys."""
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _to_json(line: dict[str, Any]) -> str:
+    try:
+        return msgspec.json.encode(line).decode()
+    except UnicodeEncodeError:  # somebody sent bytes that are no UTF-8
+        texts = {key: _escape(value) for key, value in line.items() if isinstance(value, str)}
+        return msgspec.json.encode(line | texts).decode()
+
+
+def _to_time(timestamp_s: float) -> str:
+    second, rest = divmod(timestamp_s, 1)
+    return f"{_to_second(second)}.{int(rest * 1000):03d}Z"
+
+
+@lru_cache(maxsize=8)
+def _to_second(second: float) -> str:
+    # Lines come many to the second, and nothing in them costs as much as a date.
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
