@@ -1,0 +1,1 @@
+"""From the name of a model to the upstreams that serve it."""
