@@ -1,0 +1,123 @@
+"""The wiring, all of it: settings → application. Both chains stand here, in order."""
+
+import logging
+import secrets
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
+
+import aiohttp
+import aiohttp_cors
+from aiohttp import web
+
+import aiproxyd
+from aiproxyd.config import Settings, UpstreamSettings
+from aiproxyd.dispatch import Dispatcher
+from aiproxyd.handlers import generation, models, passthrough, status
+from aiproxyd.inflight import InFlight
+from aiproxyd.keyring import Keyring
+from aiproxyd.middlewares.admission import admission
+from aiproxyd.middlewares.auth import auth
+from aiproxyd.middlewares.context import context, stamp
+from aiproxyd.middlewares.errors import errors
+from aiproxyd.providers import PROVIDERS
+from aiproxyd.providers.base import Provider
+from aiproxyd.routing.catalogue import Catalogue
+from aiproxyd.telemetry.logs import AccessLog
+
+MAX_CONNECTIONS: Final = 1000
+"""Open connections to one upstream; calls beyond wait for one. A stream holds its connection as long as it lasts."""
+KEEP_ALIVE_S: Final = 30.0
+"""How long an idle connection to an upstream is kept; the vendors' own keep it for longer, so that few go stale."""
+LOCAL_KEEP_ALIVE_S: Final = 4.0
+"""The same without TLS: uvicorn (vLLM) and Node close after 5 s, and a new connection costs next to nothing."""
+READ_BUFFER_BYTES: Final = 256 * 1024
+
+_log: Final = logging.getLogger(__name__)
+
+
+async def create_app(settings: Settings, access_log: AccessLog) -> web.Application:
+    """Return the application, with a session for each upstream that it closes when it is cleaned up.
+
+    Must run in the event loop that is to serve it.
+    """
+    mark = f"1.1 aiproxyd-{secrets.token_hex(8)}"
+    sessions = {upstream.name: open_session(upstream) for upstream in settings.upstreams}
+    providers: dict[str, Provider] = {
+        upstream.name: PROVIDERS[upstream.provider](upstream, sessions[upstream.name], mark)
+        for upstream in settings.upstreams
+    }
+    catalogue = Catalogue(settings.models, providers)
+    dispatcher = Dispatcher(catalogue, providers)
+    keyring = Keyring(settings.keys)
+    in_flight = InFlight()
+
+    app = web.Application(
+        client_max_size=settings.max_body_bytes,
+        middlewares=(
+            context(access_log, in_flight),
+            errors(),
+            auth(
+                keyring,
+                allow_anonymous=settings.allow_anonymous,
+                origins=frozenset(settings.cors_origins),
+                hosts=frozenset((settings.host.lower(), socket.gethostname().lower())),
+            ),
+            admission(mark),
+        ),
+    )
+    app.on_response_prepare.append(stamp)
+    app.on_shutdown.append(_draining(in_flight, settings.shutdown_timeout_s))
+    app.add_routes(status.routes(providers))
+    app.add_routes(models.routes(catalogue))
+    app.add_routes(generation.routes(dispatcher))
+    app.add_routes(passthrough.routes(catalogue, providers))
+    allow_origins(app, settings.cors_origins)
+    app.cleanup_ctx.append(_closing(sessions, access_log))
+    return app
+
+
+def open_session(upstream: UpstreamSettings) -> aiohttp.ClientSession:
+    """Open the session of one upstream: own connections, no cookies, no limit on how long a stream may take."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(
+            limit=MAX_CONNECTIONS,
+            keepalive_timeout=LOCAL_KEEP_ALIVE_S if upstream.base_url.scheme == "http" else KEEP_ALIVE_S,
+        ),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=upstream.limits.connect_s),
+        read_bufsize=READ_BUFFER_BYTES,
+        skip_auto_headers=("Accept", "Content-Type"),
+        headers={"User-Agent": f"aiproxyd/{aiproxyd.__version__}"},
+    )
+
+
+def allow_origins(app: web.Application, origins: tuple[str, ...]) -> None:
+    """Let web pages of *origins* call every route."""
+    if not origins:
+        return
+    allowed = aiohttp_cors.ResourceOptions(
+        allow_headers="*", allow_methods="*", expose_headers="*", allow_credentials=False, max_age=3600
+    )
+    cors = aiohttp_cors.setup(app, defaults=dict.fromkeys(origins, allowed))
+    for route in list(app.router.routes()):
+        cors.add(route)
+
+
+def _draining(in_flight: InFlight, timeout_s: float) -> Callable[[web.Application], Awaitable[None]]:
+    async def draining(_app: web.Application) -> None:
+        await in_flight.drain(timeout_s)
+
+    return draining
+
+
+def _closing(
+    sessions: dict[str, aiohttp.ClientSession], access_log: AccessLog
+) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def closing(_app: web.Application) -> AsyncIterator[None]:
+        yield
+        for session in sessions.values():
+            await session.close()
+        access_log.flush()
+
+    return closing

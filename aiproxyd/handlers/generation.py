@@ -1,0 +1,99 @@
+"""The endpoints that call a model: chat, responses, messages, Gemini's methods, embeddings, counting tokens."""
+
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import unquote
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from aiproxyd.appkeys import PRINCIPAL, RECORD
+from aiproxyd.dispatch import Dispatcher, Request, WholeAnswer
+from aiproxyd.errors import InvalidRequest, MethodNotAllowed, UnknownPath
+from aiproxyd.formats import ANTHROPIC, GEMINI, OPENAI_CHAT, OPENAI_RESPONSES
+from aiproxyd.formats.base import Format, Peek
+from aiproxyd.handlers.reading import read_body, read_query, refuse_upgrade, use_model
+from aiproxyd.headers import select_for_upstream
+from aiproxyd.relay import relay_stream
+
+GEMINI_PREFIXES: Final = ("/v1beta/models", "/v1/models", "/v1alpha/models", "/v1beta1/publishers/google/models")
+
+JSON_TYPE: Final = "application/json"
+
+_ENDPOINTS: Final = (
+    ("/v1/chat/completions", OPENAI_CHAT, True),
+    ("/v1/embeddings", OPENAI_CHAT, False),
+    ("/v1/responses", OPENAI_RESPONSES, True),
+    ("/v1/messages", ANTHROPIC, True),
+    ("/v1/messages/count_tokens", ANTHROPIC, False),
+)
+"""Path, format, and whether the answer can be a stream."""
+
+OWN_PATHS: Final = frozenset(path for path, _, _ in _ENDPOINTS)
+
+
+def routes(dispatcher: Dispatcher) -> Iterable[web.RouteDef]:
+    """Return the routes of this module."""
+    for path, fmt, can_stream in _ENDPOINTS:
+        yield web.post(path, _endpoint(path, fmt, dispatcher, can_stream=can_stream))
+    yield web.get("/v1/responses", _refuse_get)
+    gemini = _gemini_endpoint(dispatcher)
+    for prefix in GEMINI_PREFIXES:
+        yield web.post(prefix + "/{tail:.+}", gemini)
+
+
+def _endpoint(path: str, fmt: Format, dispatcher: Dispatcher, *, can_stream: bool) -> Handler:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        body = await read_body(request)
+        peek = fmt.peek(body)
+        peek.stream = can_stream and peek.stream
+        return await _serve(request, dispatcher, fmt, path, body, peek)
+
+    return handler
+
+
+def _gemini_endpoint(dispatcher: Dispatcher) -> Handler:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        prefix, _, tail = request.rel_url.raw_path.partition("/models/")
+        model, _, method = unquote(tail).rpartition(":")
+        if not (model and method.isalpha()):
+            raise UnknownPath("write /models/MODEL:METHOD, for example :generateContent")
+        if ".." in model.split("/"):
+            raise InvalidRequest("'..' is no part of a model's name")
+        body = await read_body(request)
+        peek = GEMINI.peek(body)
+        peek.model, peek.stream = model.removeprefix("models/"), method.startswith("stream")
+        return await _serve(request, dispatcher, GEMINI, f"{prefix}/models/{{model}}:{method}", body, peek)
+
+    return handler
+
+
+async def _serve(
+    request: web.Request, dispatcher: Dispatcher, fmt: Format, path: str, body: bytes, peek: Peek
+) -> web.StreamResponse:
+    use_model(request, peek.model, fmt, body)
+    headers = select_for_upstream(request.headers)
+    if request.content_type != JSON_TYPE:
+        headers["Content-Type"] = JSON_TYPE  # it was read as JSON, and curl says that it is a form
+    record = request[RECORD]
+    record.format = fmt.name
+    call = Request(
+        fmt=fmt,
+        model=peek.model,
+        path=path,
+        query=read_query(request),
+        headers=headers,
+        body=body,
+        is_stream=bool(peek.stream),
+        wants_usage=peek.wants_usage,
+        candidates=peek.candidates,
+    )
+    answer = await dispatcher.send(call, request[PRINCIPAL], record)
+    if isinstance(answer, WholeAnswer):
+        return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
+    return await relay_stream(request, answer, fmt, record)
+
+
+async def _refuse_get(request: web.Request) -> web.StreamResponse:
+    refuse_upgrade(request)
+    raise MethodNotAllowed(request.method, ["POST"])
