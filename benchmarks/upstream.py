@@ -1,0 +1,194 @@
+"""Mock upstream of the benchmark: canned OpenAI chat answers over a bare asyncio.Protocol.
+
+Understands just enough HTTP/1.1 (bodies with a content-length, keep-alive, no pipelining), so that it costs far less
+than whatever is measured in front of it. A body with `"stream":true` is answered with 100 events, all in one write,
+or one every 5 ms where the model is `paced`. Prints `PORT LOOP` once it listens; ends on SIGTERM.
+"""
+
+import asyncio
+import gc
+import importlib
+import re
+import signal
+from typing import cast
+
+import msgspec
+from typing_extensions import override
+
+DELTAS = 98
+"""With the role chunk and the finish chunk a stream has 100 events, `[DONE]` and a usage chunk not counted."""
+
+GAP_S = 0.005
+"""Time between two events of a paced stream."""
+
+_HEAD_END = b"\r\n\r\n"
+_LAST_CHUNK = b"0\r\n\r\n"
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_STREAM = re.compile(rb'"stream": *true')
+_USAGE = re.compile(rb'"include_usage": *true')
+_PACED = re.compile(rb'"model": *"paced"')
+_TOKENS = {"prompt_tokens": 187, "completion_tokens": 98, "total_tokens": 285}
+_TEXT = (
+    "The gateway sits between the programs of a household and the models they talk to. It reads each request once, "
+    "finds out which upstream should answer it, and hands the answer back as it arrives, byte for byte where both "
+    "sides speak the same format."
+)
+
+
+def _head(status: str, *fields: str) -> bytes:
+    common = ("server: mock", "date: Thu, 01 Jan 2026 00:00:00 GMT", "x-request-id: req_0123456789abcdef")
+    return "\r\n".join((f"HTTP/1.1 {status}", *common, *fields, "", "")).encode()
+
+
+def _whole(status: str, payload: object) -> bytes:
+    body = msgspec.json.encode(payload)
+    return _head(status, "content-type: application/json", f"content-length: {len(body)}") + body
+
+
+def _completion() -> bytes:
+    message = {"role": "assistant", "content": _TEXT, "refusal": None}
+    return _whole(
+        "200 OK",
+        {
+            "id": "chatcmpl-bench0123456789abcdef",
+            "object": "chat.completion",
+            "created": 1767225600,
+            "model": "bench-model-2026-01-01",
+            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
+            "usage": _TOKENS,
+            "system_fingerprint": "fp_0123456789",
+        },
+    )
+
+
+def _event(choices: list[object], usage: object = None) -> bytes:
+    """One server-sent event, framed as one chunk of the chunked encoding, as real upstreams send it."""
+    chunk = {
+        "id": "chatcmpl-bench0123456789abcdef",
+        "object": "chat.completion.chunk",
+        "created": 1767225600,
+        "model": "bench-model-2026-01-01",
+        "system_fingerprint": "fp_0123456789",
+        "choices": choices,
+    }
+    return _framed(msgspec.json.encode(chunk if usage is None else chunk | {"usage": usage}))
+
+
+def _framed(data: bytes) -> bytes:
+    event = b"data: " + data + b"\n\n"
+    return b"%x\r\n%b\r\n" % (len(event), event)
+
+
+def _delta(delta: object, finish_reason: str | None = None) -> bytes:
+    return _event([{"index": 0, "delta": delta, "finish_reason": finish_reason}])
+
+
+def _events(*, has_usage: bool) -> list[bytes]:
+    words = _TEXT.split()
+    return [
+        _delta({"role": "assistant", "content": ""}),
+        *(_delta({"content": f" {words[number % len(words)]}"}) for number in range(DELTAS)),
+        _delta({}, "stop"),
+        *([_event([], _TOKENS)] if has_usage else []),
+        _framed(b"[DONE]") + _LAST_CHUNK,
+    ]
+
+
+_COMPLETION = _completion()
+_MODELS = _whole(
+    "200 OK",
+    {"object": "list", "data": [{"id": name, "object": "model", "created": 0} for name in ("bench-model", "paced")]},
+)
+_NOT_FOUND = _whole("404 Not Found", {"error": {"message": "no such path", "type": "invalid_request_error"}})
+_NO_LENGTH = _whole("411 Length Required", {"error": {"message": "content-length missing", "type": "invalid_request"}})
+_STREAM_HEAD = _head(
+    "200 OK", "content-type: text/event-stream", "cache-control: no-cache", "transfer-encoding: chunked"
+)
+_EVENTS = {has_usage: _events(has_usage=has_usage) for has_usage in (False, True)}
+_BURST = {has_usage: _STREAM_HEAD + b"".join(events) for has_usage, events in _EVENTS.items()}
+
+
+class _Connection(asyncio.Protocol):
+    """One keep-alive connection of whoever calls. uvloop and asyncio both set TCP_NODELAY on it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._pending = bytearray()
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if self._timer:
+            self._timer.cancel()
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self._pending += data
+        head_end = self._pending.find(_HEAD_END)
+        if head_end < 0:
+            return
+        head = bytes(self._pending[: head_end + 2])
+        length = _LENGTH.search(head)
+        request_bytes = head_end + len(_HEAD_END) + (int(length[1]) if length else 0)
+        if len(self._pending) < request_bytes:
+            return
+        body = bytes(self._pending[head_end + len(_HEAD_END) : request_bytes])
+        del self._pending[:request_bytes]
+        self._answer(head, body)
+
+    def _answer(self, head: bytes, body: bytes) -> None:
+        if head.startswith(b"GET /v1/models"):
+            self._write(_MODELS)
+        elif not head.startswith(b"POST /v1/chat/completions "):
+            self._write(_NOT_FOUND)
+        elif not body:
+            self._write(_NO_LENGTH)
+        elif not _STREAM.search(body):
+            self._write(_COMPLETION)
+        elif _PACED.search(body):
+            self._write(_STREAM_HEAD)
+            self._pace(_EVENTS[bool(_USAGE.search(body))], 0, self._loop.time())
+        else:
+            self._write(_BURST[bool(_USAGE.search(body))])
+
+    def _pace(self, events: list[bytes], number: int, started: float) -> None:
+        """Write one event and set the clock for the next, counted from the start, so that no delay adds up."""
+        self._write(events[number])
+        if number + 1 < len(events):
+            due = started + (number + 1) * GAP_S
+            self._timer = self._loop.call_at(due, self._pace, events, number + 1, started)
+
+    def _write(self, data: bytes) -> None:
+        if self._transport:
+            self._transport.write(data)
+
+
+async def _serve() -> None:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, ended.set)
+    server = await loop.create_server(_Connection, "127.0.0.1", 0, backlog=512)
+    print(server.sockets[0].getsockname()[1], type(loop).__module__.partition(".")[0], flush=True)
+    await ended.wait()
+    server.close()
+
+
+def main() -> None:
+    # Nothing here makes cycles; a collection would only be noise in somebody's latency.
+    gc.disable()
+    try:
+        new_loop = importlib.import_module("uvloop").new_event_loop
+    except ImportError:
+        new_loop = asyncio.new_event_loop
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(_serve())
+
+
+if __name__ == "__main__":
+    main()
