@@ -67,7 +67,9 @@ async def _pump(
                 await response.write(block)
                 block = await stream.next_block()
     except UpstreamError as exc:
-        return exc.with_traceback(None)  # else it and the frames above would hold each other
+        # Else it, what caused it, and the frames of both would hold each other.
+        exc.__cause__ = exc.__context__ = None
+        return exc.with_traceback(None)
     except asyncio.CancelledError:
         stop = take_stop(record)
         if stop is None:

@@ -319,7 +319,8 @@ class _MappedErrors:
     ) -> None:
         if isinstance(exc, Exception) and not isinstance(exc, ProxyError) and (mapped := _map_error(exc)):
             kind_of_error, text = mapped
-            raise kind_of_error(text.format(name=self._name)) from exc
+            # aiohttp keeps what it raised, and with its traceback every frame up to the handler's.
+            raise kind_of_error(text.format(name=self._name)) from exc.with_traceback(None)
 
 
 def _map_error(exc: Exception) -> tuple[type[UpstreamError], str] | None:

@@ -44,7 +44,7 @@ def test_an_option_is_in_the_example_with_its_default(option: Option) -> None:
 def test_an_option_is_in_the_help_with_its_environment_and_its_default(option: Option) -> None:
     text = re.sub(r"\s+", " ", make_parser().format_help())
 
-    described = text[text.index(f" {option.flags[0]} ") :]
+    described = text[re.search(rf" {option.flags[0]}[ ,]", text).start() :]  # type: ignore[union-attr]
     described = described[: described.index("[env: ")] + re.search(r"\[env: [^]]*\]", described)[0]  # type: ignore[index]
     assert all(name in described.replace("- ", "-") for name in option.environment)
     if option.default:
