@@ -1,6 +1,6 @@
 """What all handlers read from a request in the same way."""
 
-import asyncio
+import time
 from typing import Final
 from urllib.parse import unquote_plus
 
@@ -9,6 +9,7 @@ from aiohttp import web
 from aiproxyd.appkeys import PRINCIPAL, RECORD
 from aiproxyd.errors import BodyTimeout, BodyTooLarge, InvalidRequest, PermissionDenied, UpgradeRequired
 from aiproxyd.formats.base import Format
+from aiproxyd.tasks import Clock
 
 BODY_TIMEOUT_S: Final = 600.0
 """How long a caller may take to send a body that is held: the default limit at the speed of a slow line."""
@@ -30,7 +31,7 @@ async def read_body(request: web.Request) -> bytes:
     try:
         if request.content.is_eof():
             return await request.read()
-        async with asyncio.timeout(BODY_TIMEOUT_S):
+        with Clock(request.task.get_loop(), time.monotonic() + BODY_TIMEOUT_S):
             return await request.read()
     except TimeoutError as exc:
         raise BodyTimeout(f"the request body did not come within {BODY_TIMEOUT_S:g} seconds") from exc
