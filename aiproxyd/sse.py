@@ -43,7 +43,7 @@ class EventCutter:
             UpstreamGarbage: one event grew beyond MAX_EVENT_BYTES.
         """
         pending = self._pending
-        if not pending and chunk.endswith(b"\n\n"):
+        if not pending and chunk.endswith((b"\n\n", b"\r\n\r\n")):
             return chunk
         # A blank line is at most 4 bytes (CRLF CRLF), so 3 bytes of it may have come earlier.
         scan_from = max(len(pending) - 3, 0)
@@ -89,18 +89,18 @@ def edge_events(block: bytes) -> list[bytes]:
     What tells about a stream stands at its beginning and at its end; of hundreds of deltas that arrive together, those
     in between need not be looked at.
     """
-    if b"\r" in block:
-        pieces = split_events(block)
-        few = len(pieces) <= FIRST_EVENTS + LAST_EVENTS
-        return pieces if few else pieces[:FIRST_EVENTS] + pieces[-LAST_EVENTS:]
+    # Where blank lines of several kinds are mixed, the edges only come out wider.
+    blank = b"\r\n\r\n" if b"\r" in block else b"\n\n"
     last = len(block)
     for _ in range(LAST_EVENTS + 1):
-        last = block.rfind(b"\n\n", 0, last)
+        last = block.rfind(blank, 0, last)
         if last < 0:
-            return split_events(block)
+            pieces = split_events(block)
+            few = len(pieces) <= FIRST_EVENTS + LAST_EVENTS
+            return pieces if few else pieces[:FIRST_EVENTS] + pieces[-LAST_EVENTS:]
     first = 0
     for _ in range(FIRST_EVENTS):
-        first = block.find(b"\n\n", first) + 2
+        first = block.find(blank, first) + len(blank)
     if first > last:
         return split_events(block)
     return split_events(block[:first]) + split_events(block[last:])
@@ -115,9 +115,20 @@ def drop_event(block: bytes, piece: bytes) -> bytes:
 
 def decode_event(piece: bytes) -> SSEvent | None:
     """Decode one event's lines; None where they hold no data (comments, a lone name)."""
+    return _decode_lines(_LINE_END.sub(b"\n", piece) if b"\r" in piece else piece)
+
+
+def _decode_lines(piece: bytes) -> SSEvent | None:
+    """Decode one event whose lines end with LF; first the two shapes that nearly all of them have."""
+    name, found, rest = piece.partition(b"\ndata: ")
+    if b"\n" not in rest:
+        if not found and name.startswith(b"data: ") and b"\n" not in name:
+            return SSEvent(b"", name[6:])
+        if found and name.startswith(b"event: ") and b"\n" not in name:
+            return SSEvent(name[7:], rest)
     name = b""
     data: list[bytes] = []
-    for line in _LINE_END.split(piece) if b"\r" in piece else piece.split(b"\n"):
+    for line in piece.split(b"\n"):
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if field == b"data":
@@ -166,4 +177,6 @@ class SSEDecoder:
         if self._is_first:
             self._is_first = False
             block = block.removeprefix(_BOM)
-        return [event for piece in split_events(block) if (event := decode_event(piece)) is not None]
+        if b"\r" in block:
+            block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        return [event for piece in block.split(b"\n\n") if piece and (event := _decode_lines(piece)) is not None]
