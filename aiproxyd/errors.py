@@ -26,8 +26,9 @@
 Status and kind belong to the class; only UpstreamRefusal takes them from what the upstream said.
 """
 
+import re
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, Final, Literal
+from typing import Final, Literal
 
 Kind = Literal[
     "invalid_request",
@@ -65,6 +66,18 @@ KIND_BY_STATUS: Final[dict[int, Kind]] = {
 }
 
 
+CONTEXT_LENGTH_EXCEEDED: Final = "context_length_exceeded"
+"""Agents look for this code, or for the words in `_CONTEXT_FULL`, and shorten the conversation."""
+
+_CONTEXT_FULL: Final = re.compile(
+    r"prompt is too long|context[ _](?:length|window|limit)|maximum number of tokens", re.IGNORECASE
+)
+"""How Anthropic, OpenAI and its imitations, and Gemini put it."""
+
+_COMMON_STATUSES: Final = {408: 504, 422: 400, 529: 503}
+"""What stands for a status that not every format's clients know."""
+
+
 def kind_of_status(status: int) -> Kind:
     """Return the kind that an HTTP error status stands for; unknown ones go by their class."""
     return KIND_BY_STATUS.get(status) or ("invalid_request" if status < 500 else "internal")
@@ -75,15 +88,24 @@ class ProxyError(Exception):
 
     status: int = 500
     kind: Kind = "internal"
-    code: ClassVar[str | None] = None
+    code: str | None = None
     """Machine-readable word of the OpenAI formats (``error.code``)."""
 
-    def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+        details: Mapping[str, object] | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         """JSON path of the offending field, such as ``$.model``."""
         self.retry_after_s = retry_after_s
+        self.details = details
+        """What programs read where the format has a place for it, in the words of the caller's format."""
 
 
 class CallerError(ProxyError):
@@ -226,6 +248,14 @@ class UpstreamRefusal(UpstreamError):
         self.body = body
         self.headers: Mapping[str, str] = {}
         """What of the upstream's headers the caller gets to see: rate limits, and whether to try again."""
+
+    def forget_format(self) -> None:
+        """Leave out what only callers of the upstream's own format understand, and name what all of them look for."""
+        self.body = None
+        self.headers = {}
+        self.status = _COMMON_STATUSES.get(self.status, self.status)
+        if self.status == 400 and _CONTEXT_FULL.search(self.message):
+            self.code = CONTEXT_LENGTH_EXCEEDED
 
 
 class NotReady(ProxyError):

@@ -21,6 +21,9 @@ from aiproxyd.errors import InvalidRequest, ProxyError, UpstreamCut, UpstreamGar
 
 # --- Blocks
 
+SealKind: TypeAlias = Literal["signature", "redacted", "encrypted", "plain"]
+SealHolder: TypeAlias = Literal["", "call", "text"]
+
 
 class Seal(Struct, frozen=True):
     """Opaque state of a vendor's model: a signature, encrypted reasoning, a redacted thought.
@@ -29,11 +32,16 @@ class Seal(Struct, frozen=True):
     """
 
     origin: str
-    """Name of the format whose vendor made it."""
-    kind: Literal["signature", "redacted", "encrypted"]
+    """Name of the format whose vendor made it; on its way to a caller of another format with the upstream and the
+    model, ``FORMAT@UPSTREAM/MODEL``."""
+    kind: SealKind
+    """``plain``: there is nothing but the text of the thought, which its origin wants back all the same."""
     data: str
     item: str = ""
     """Identity of the item that carried it, where the origin wants it back."""
+    holder: SealHolder = ""
+    """Where it belongs, while it travels as a thought of its own because the caller's format has no place for it
+    there: to the call whose id is in *item*, or to the text before it, and where there is none, to the next."""
 
 
 class CacheMark(Struct, frozen=True):
@@ -87,6 +95,8 @@ class Media(Struct, frozen=True, kw_only=True):
     detail: str = ""
     cache: CacheMark | None = None
     has_citations: bool = False
+    extensions: dict[str, Raw] = {}
+    """Fields of the caller's format that nothing here stands for, by name; only its own models get to see them."""
 
 
 class Reasoning(Struct, frozen=True):
@@ -154,7 +164,9 @@ class Tool(Struct, frozen=True, kw_only=True):
     is_custom: bool = False
     """It takes free text instead of an object."""
     grammar: Raw | None = None
-    """What a custom tool's text must look like, as OpenAI writes it."""
+    """What a custom tool's text must look like, as the ``format`` of the Responses API has it."""
+    namespace: str = ""
+    """Of a tool that Codex offers as one of a group."""
     cache: CacheMark | None = None
 
 
@@ -165,6 +177,8 @@ class ServerTool(Struct, frozen=True):
     """``web_search`` is known to several vendors; any other is its origin's own word."""
     origin: str
     raw: Raw
+    options: tuple[str, ...] = ()
+    """Names of what the caller says about how it is to be run; only the origin understands that."""
 
 
 class ToolChoice(Struct, frozen=True):
@@ -224,8 +238,25 @@ class Request(Struct, kw_only=True):
     metadata: dict[str, str] = {}
     stream: bool = False
     wants_usage: bool = True
-    extensions: dict[str, dict[str, Raw]] = {}
-    """Fields that only their own format understands, by the format's name."""
+    extensions: dict[str, Raw] = {}
+    """Fields of the caller's format that nothing here stands for, by name: tuning at most. Carried nowhere, but named
+    to the caller; what would change the meaning is refused instead. Null: it stands somewhere in the conversation."""
+    echo: dict[str, Raw] = {}
+    """Fields that the answer repeats in the caller's own words; for openai-responses."""
+
+
+class EmbeddingRequest(Struct, frozen=True, kw_only=True):
+    """Texts that a model is to turn into vectors."""
+
+    model: str
+    inputs: tuple[str, ...]
+    dimensions: int | None = None
+    wants_base64: bool = False
+    """The vectors are to come as base64 of little-endian 32-bit floats."""
+    is_single: bool = False
+    """There is one text, and the answer is to hold one vector and no list."""
+    extensions: dict[str, Raw] = {}
+    """Fields that only the caller's own format understands, by name."""
 
 
 # --- Answers
@@ -284,6 +315,14 @@ class Response(Struct, frozen=True, kw_only=True):
     candidates: tuple[Candidate, ...] = (Candidate(),)
     usage: Usage | None = None
     service_tier: str = ""
+
+
+class Embeddings(Struct, frozen=True, kw_only=True):
+    """The vectors of the texts, in their order."""
+
+    vectors: tuple[tuple[float, ...], ...]
+    model: str = ""
+    usage: Usage | None = None
 
 
 class ModelCard(Struct, frozen=True, kw_only=True):
@@ -399,9 +438,13 @@ def arrange(turns: Iterable[Turn]) -> list[Turn]:
     of the calls and before anything else of their turn, wherever the caller put them; empty texts and turns are gone.
 
     Raises:
-        InvalidRequest: a result without a call, or a call without a result although the conversation goes on.
+        InvalidRequest: a result without a call, a call without a result although the conversation goes on, or one whose
+            id comes again before that.
     """
-    merged = _merge(turns)
+    turns = list(turns)
+    if _is_arranged(turns):
+        return turns
+    merged = merge_turns(turns)
     answers = _find_answers(merged)
     arranged: list[Turn] = []
     for index, turn in enumerate(merged):
@@ -410,7 +453,31 @@ def arrange(turns: Iterable[Turn]) -> list[Turn]:
         )
         calls = [block.id for block in turn.blocks if isinstance(block, ToolCall)]
         arranged.append(Turn("user", tuple(answers[index, call] for call in calls if (index, call) in answers)))
-    return _merge(arranged)
+    return merge_turns(arranged)
+
+
+def _is_arranged(turns: Sequence[Turn]) -> bool:
+    """Tell whether there is nothing to do for `arrange`, as with most conversations."""
+    before = Turn("user", (), phase="none is called so")
+    waiting: list[str] = []
+    for turn in turns:
+        if (turn.role == before.role and turn.phase == before.phase) or not _answers(turn.blocks, waiting):
+            return False
+        waiting = [block.id for block in turn.blocks if type(block) is ToolCall]
+        if len(waiting) > 1 and len(set(waiting)) < len(waiting):
+            return False
+        before = turn
+    return True
+
+
+def _answers(blocks: Sequence[Block], waiting: Sequence[str]) -> bool:
+    """Tell whether *blocks* begin with the results of the calls *waiting*, have no others, and no empty text."""
+    first = [block.call_id for block in blocks[: len(waiting)] if type(block) is ToolResult]
+    return first == waiting and all(_is_plain(block) for block in blocks[len(waiting) :]) and bool(blocks)
+
+
+def _is_plain(block: Block) -> bool:
+    return bool(block.text) if type(block) is Text else type(block) is not ToolResult
 
 
 def _find_answers(turns: Sequence[Turn]) -> dict[tuple[int, str], ToolResult]:
@@ -423,26 +490,34 @@ def _find_answers(turns: Sequence[Turn]) -> dict[tuple[int, str], ToolResult]:
     for index, turn in enumerate(turns):
         for block in turn.blocks:
             if isinstance(block, ToolCall):
+                if block.id in waiting:
+                    raise InvalidRequest(f"the tool call {block.id!r} comes again before it has a result")
                 waiting[block.id] = index
             elif isinstance(block, ToolResult):
-                if block.call_id not in waiting:
-                    raise InvalidRequest(f"the tool result {block.call_id!r} has no call that waits for it")
-                answers[waiting.pop(block.call_id), block.call_id] = block
+                answers[_find_call(block, waiting), block.call_id] = block
     for call, index in waiting.items():
         if index < len(turns) - 1:
             raise InvalidRequest(f"the tool call {call!r} has no result")
     return answers
 
 
-def _merge(turns: Iterable[Turn]) -> list[Turn]:
-    merged: list[Turn] = []
+def _find_call(result: ToolResult, waiting: dict[str, int]) -> int:
+    """Return the index of the turn whose call *result* answers, and wait for that no longer."""
+    if result.call_id not in waiting:
+        raise InvalidRequest(f"the tool result {result.call_id!r} has no call that waits for it")
+    return waiting.pop(result.call_id)
+
+
+def merge_turns(turns: Iterable[Turn]) -> list[Turn]:
+    """Return *turns* with neighbours of one role and phase as one, and without empty texts and turns."""
+    merged: list[tuple[Turn, list[Block]]] = []
     for turn in turns:
-        blocks = tuple(block for block in turn.blocks if not (isinstance(block, Text) and not block.text))
-        if merged and merged[-1].role == turn.role and merged[-1].phase == turn.phase:
-            merged[-1] = replace(turn, blocks=merged[-1].blocks + blocks)
+        blocks = [block for block in turn.blocks if not (isinstance(block, Text) and not block.text)]
+        if merged and merged[-1][0].role == turn.role and merged[-1][0].phase == turn.phase:
+            merged[-1][1].extend(blocks)
         elif blocks:
-            merged.append(replace(turn, blocks=blocks))
-    return merged
+            merged.append((turn, blocks))
+    return [replace(turn, blocks=tuple(blocks)) for turn, blocks in merged]
 
 
 def fold(events: Iterable[Event]) -> Response:
@@ -607,8 +682,12 @@ class Folder:
             ProxyError: the answer failed.
             UpstreamCut: it has not come to its end.
         """
-        if self._failure is not None:
-            raise self._failure
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure  # else the error holds this frame, and the frame the error
         start = self._start
         if start is None or not self._is_over:
             raise UpstreamCut("the upstream's stream ended before it was complete")

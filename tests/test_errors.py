@@ -87,6 +87,33 @@ def test_a_refusal_carries_the_upstreams_own_words() -> None:
     assert UpstreamRefusal("no", status=400).body is None
 
 
+@pytest.mark.parametrize(
+    ("message", "status", "common", "code"),
+    [
+        ("prompt is too long: 210000 tokens > 200000 maximum", 400, 400, "context_length_exceeded"),
+        ("This model's maximum context length is 272000 tokens.", 400, 400, "context_length_exceeded"),
+        ("Your input exceeds the context window of this model.", 422, 400, "context_length_exceeded"),
+        ("input exceeds the maximum number of tokens allowed (1048576)", 400, 400, "context_length_exceeded"),
+        ("context_length exceeded", 400, 400, "context_length_exceeded"),
+        ("prompt is too long", 500, 500, "upstream_error"),
+        ("no", 400, 400, "upstream_error"),
+        ("no", 408, 504, "upstream_error"),
+        ("no", 429, 429, "upstream_error"),
+        ("no", 529, 503, "upstream_error"),
+    ],
+)
+def test_a_refusal_is_put_in_terms_that_every_format_knows(message: str, status: int, common: int, code: str) -> None:
+    refusal = UpstreamRefusal(message, status=status, body=b'{"type":"error"}', retry_after_s=3.0)
+    refusal.headers = {"anthropic-ratelimit-requests-limit": "5"}
+    kind = refusal.kind
+
+    refusal.forget_format()
+
+    assert (refusal.status, refusal.code) == (common, code)
+    assert (refusal.body, refusal.headers) == (None, {})
+    assert (refusal.message, refusal.kind, refusal.retry_after_s) == (message, kind, 3.0)
+
+
 def test_a_refused_method_says_which_are_allowed() -> None:
     error = MethodNotAllowed("PUT", {"POST", "GET"})
 

@@ -1,5 +1,10 @@
 """The neutral vocabulary: what is unfolded folds back, and nothing else does."""
 
+import contextlib
+import gc
+import time
+import weakref
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -149,6 +154,31 @@ def test_a_failure_is_what_the_fold_of_a_failed_stream_raises() -> None:
     assert caught.value is failure
 
 
+def test_a_failure_that_was_raised_is_in_no_cycle() -> None:
+    folder = hub.Folder()
+    folder.feed(hub.Failed(failure := UpstreamCut("gone")))
+    gone = weakref.ref(failure)
+    del failure
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(UpstreamCut):
+            folder.result()
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_many_turns_of_one_role_are_merged_in_linear_time() -> None:
+    turns = [hub.Turn("user", (text("a"),))] * 80_000
+    start_s = time.process_time()
+
+    (merged,) = hub.arrange(turns)
+
+    assert time.process_time() - start_s < 1
+    assert len(merged.blocks) == 80_000
+
+
 def test_turns_of_one_role_are_merged_and_empty_ones_are_gone() -> None:
     turns = [
         hub.Turn("system", (text("be brief"),)),
@@ -197,6 +227,25 @@ def test_an_id_that_comes_again_belongs_to_the_latest_call() -> None:
     ]
 
     assert hub.arrange(turns) == turns
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [hub.Turn("assistant", (call("a"), call("a")))],
+        [hub.Turn("assistant", (call("a"), call("a"))), hub.Turn("user", (result("a"), result("a")))],
+        [
+            hub.Turn("assistant", (call("a"),)),
+            hub.Turn("user", (text("well?"),)),
+            hub.Turn("assistant", (call("a"),)),
+            hub.Turn("user", (result("a"),)),
+        ],
+    ],
+)
+def test_an_id_that_comes_again_too_early_is_refused(turns: list[hub.Turn]) -> None:
+    # Its result would go to the wrong call.
+    with pytest.raises(InvalidRequest, match="the tool call 'a' comes again before it has a result"):
+        hub.arrange(turns)
 
 
 def test_the_last_turn_may_wait_for_its_results() -> None:
