@@ -2,15 +2,17 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
 from typing_extensions import override
 
+from aiproxyd.capabilities import Capabilities
 from aiproxyd.errors import InvalidRequest, ProxyError, UpstreamError, UpstreamGarbage
-from aiproxyd.hub import ModelCard, Usage
+from aiproxyd.formats.codec import Losses, StreamDecoder, StreamEncoder, Traits
+from aiproxyd.hub import EmbeddingRequest, Embeddings, ModelCard, Request, Response, Usage
 from aiproxyd.splice import JSON_ERRORS, Edit, Span, find_members
 from aiproxyd.sse import SSEvent, decode_event, drop_event, edge_events
 
@@ -20,12 +22,16 @@ MAX_MESSAGE_CHARS: Final = 2048
 NULL: Final = Raw(b"null")
 """A value that is left out, undecoded. What may be misshapen is kept so, for its neighbours to stay readable."""
 
+_SAYS_NOTHING: Final = (NULL, Raw(b"false"), Raw(b"[]"), Raw(b"{}"))
+"""Values that are no loss."""
+
 MAX_DIGITS: Final = 18
 """Longest number of a query string that is read."""
 
 _PATH: Final = re.compile(r" - at `(\$.*)`$")
 _name: Final = msgspec.json.Decoder(str)
 _any_json: Final = msgspec.json.Decoder()
+_members: Final = msgspec.json.Decoder(dict[str, Raw])
 _raws: Final = msgspec.json.Decoder(list[Raw])
 
 T = TypeVar("T")
@@ -109,6 +115,14 @@ class Format(ABC):
     name: ClassVar[str]
     stream_error_closes: ClassVar[bool] = False
     """Whether a failed stream is cut behind its in-band error, because clients of the format overlook the latter."""
+    traits: ClassVar[Traits]
+    counts_tokens: ClassVar[bool] = False
+    """Whether an upstream can be asked in it how many tokens a request comes to."""
+    marks: ClassVar[tuple[bytes, ...]]
+    """One of these stands in every body whose conversation was led with models of other vendors as well, and seldom in
+    any other."""
+    members: ClassVar[Mapping[str, tuple[str, ...]]]
+    """The members of a body that say the ``turns``, and where those can change, ``reasoning`` and ``tools``."""
 
     @abstractmethod
     def peek(self, body: bytes) -> Peek:
@@ -165,6 +179,125 @@ class Format(ABC):
         """Return the error that a stream begins with, where its first events are one."""
 
     @abstractmethod
+    def decode_request(self, body: bytes) -> Request:
+        """Decode a caller's request; its turns are arranged.
+
+        Raises:
+            InvalidRequest: malformed, not allowed by the format, or content that no other format could carry; ``param``
+                has the path.
+        """
+
+    @abstractmethod
+    def encode_request(self, request: Request, capabilities: Capabilities, losses: Losses) -> bytes:
+        """Return the body that asks an upstream for *request*, as `aiproxyd.conversion` has prepared it.
+
+        Raises:
+            InvalidRequest: the format has no place for a part of its content.
+        """
+
+    @abstractmethod
+    def request_path(self, request: Request) -> tuple[str, str]:
+        """Return path, as on our own surface, and raw query that *request* goes to."""
+
+    @abstractmethod
+    def decode_response(self, body: bytes) -> Response:
+        """Decode the whole answer of an upstream.
+
+        Raises:
+            UpstreamGarbage: it is none.
+            UpstreamError: it is an error, in spite of its success status.
+        """
+
+    @abstractmethod
+    def encode_response(self, response: Response, asked: Request) -> bytes:
+        """Return the whole answer to *asked*, a request that was decoded by this format."""
+
+    @abstractmethod
+    def stream_decoder(self, candidates: int = 1) -> StreamDecoder:
+        """Return a decoder for the stream of one answer of an upstream, with so many *candidates*."""
+
+    @abstractmethod
+    def stream_encoder(self, asked: Request, request_id: str) -> StreamEncoder:
+        """Return an encoder for the stream that answers *asked*, a request that was decoded by this format."""
+
+    def rewrite(self, body: bytes, written: bytes, changed: Iterable[str], losses: Losses) -> bytes:
+        """Return a caller's *body* with what *changed*, fields of ``hub.Request``, as it stands in the body *written*.
+
+        What is left out for that, beside turns, is named in *losses*.
+        """
+        kept, anew = _members.decode(body), _members.decode(written)
+        for field in changed:
+            for name in self.members.get(field, ()):
+                if name in anew:
+                    kept[name] = anew[name]
+                elif kept.pop(name, None) is not None and field != "turns":
+                    losses.drop(name)
+        return msgspec.json.encode(kept)
+
+    def decode_count_request(self, body: bytes) -> Request:
+        """Decode a caller's wish to know how many tokens a request comes to.
+
+        Raises:
+            InvalidRequest: it is none.
+        """
+        return self.decode_request(body)
+
+    def encode_count_request(
+        self, request: Request, capabilities: Capabilities, losses: Losses
+    ) -> tuple[str, bytes] | None:
+        """Return path and body that ask an upstream to count; None where the format has no words for that.
+
+        Raises:
+            InvalidRequest: the format has no place for a part of its content.
+        """
+        del request, capabilities, losses
+        return None
+
+    def decode_count(self, body: bytes) -> int:
+        """Decode how many tokens an upstream has counted.
+
+        Raises:
+            UpstreamGarbage: it does not say.
+        """
+        del body
+        raise UpstreamGarbage("the upstream has counted no tokens")
+
+    def encode_count(self, tokens: int) -> bytes:
+        """Return the answer to a caller who has asked for a count."""
+        return msgspec.json.encode({"input_tokens": tokens})
+
+    def decode_embedding_request(self, body: bytes, path: str) -> EmbeddingRequest:
+        """Decode a caller's wish for embeddings, sent to *path*.
+
+        Raises:
+            InvalidRequest: it is none, or could mean nothing to another vendor's model.
+        """
+        del body
+        raise InvalidRequest(f"there are no embeddings at {path}")
+
+    def encode_embedding_request(self, request: EmbeddingRequest) -> tuple[str, bytes] | None:
+        """Return path and body that ask an upstream for embeddings; None where the format has none."""
+        del request
+        return None
+
+    def decode_embeddings(self, body: bytes) -> Embeddings:
+        """Decode an upstream's embeddings.
+
+        Raises:
+            UpstreamGarbage: it has sent none.
+        """
+        del body
+        raise UpstreamGarbage("the upstream's answer holds no embeddings")
+
+    def encode_embeddings(self, vectors: Embeddings, asked: EmbeddingRequest) -> bytes:
+        """Return the answer to *asked*, which was decoded by this format."""
+        raise NotImplementedError
+
+    def error_status(self, error: ProxyError) -> int:
+        """Return the HTTP status that tells *error* in this format."""
+        return error.status
+
+    @abstractmethod
     def decode_model_list(self, body: bytes) -> list[ModelCard]:
         """Decode an upstream's list of models.
 
@@ -207,10 +340,10 @@ def read_name(body: bytes, span: Span) -> str:
     Raises:
         InvalidRequest: it is none.
     """
-    return decode_request(_name, body[span.start : span.end])
+    return decode_body(_name, body[span.start : span.end])
 
 
-def decode_request(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T:
+def decode_body(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T:
     """Decode a caller's body.
 
     Raises:
@@ -224,6 +357,52 @@ def decode_request(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T:
     except JSON_ERRORS as exc:
         text = str(exc).removeprefix("JSON is malformed: ")
         raise InvalidRequest(f"malformed JSON: {text}") from exc
+
+
+class _Count(Struct):
+    input_tokens: int
+
+
+_count: Final = msgspec.json.Decoder(_Count)
+
+
+def decode_input_tokens(body: bytes) -> int:
+    """Decode ``{"input_tokens": N}``.
+
+    Raises:
+        UpstreamGarbage: it is none.
+    """
+    count = decode_view(_count, body)
+    if count is None:
+        raise UpstreamGarbage("the upstream has counted no tokens")
+    return count.input_tokens
+
+
+def name_members(raw: bytes, besides: Collection[str] = ()) -> tuple[str, ...]:
+    """Return the names of the members of *raw*, an object, that are not null, but for those *besides*."""
+    members = decode_view(_members, raw) or {}
+    return tuple(name for name, value in members.items() if name not in besides and value != NULL)
+
+
+def find_unknown(place: str, raw: bytes, known: Collection[str]) -> dict[str, Raw]:
+    """Return the members of *raw*, an object that stands at *place*, that say something and are not *known*."""
+    members = decode_view(_members, raw) or {}
+    return {
+        f"{place}.{name}": value for name, value in members.items() if name not in known and value not in _SAYS_NOTHING
+    }
+
+
+def encode_deep(value: object) -> bytes | None:
+    """Return the JSON text of what an upstream sent; None where its brackets stand too deep inside one another."""
+    try:
+        return msgspec.json.encode(value)
+    except RecursionError:
+        return None
+
+
+def keep_members(body: bytes, names: Collection[str]) -> bytes:
+    """Return the JSON object *body* with nothing but the members *names*."""
+    return msgspec.json.encode({name: raw for name, raw in _members.decode(body).items() if name in names})
 
 
 def decode_list(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T:

@@ -7,10 +7,14 @@ from aiproxyd.formats.base import (
     MAX_MESSAGE_CHARS,
     Peek,
     decode_answer,
+    decode_body,
     decode_error_body,
+    decode_input_tokens,
     decode_list,
-    decode_request,
     decode_view,
+    is_whole_event,
+    keep_members,
+    name_members,
     read_number,
     unwrap_array,
 )
@@ -27,8 +31,9 @@ NO_TEXT = b'{"model":"\xff"}'
 
 
 def test_a_request_is_decoded() -> None:
-    assert decode_request(PEEK, b'{"x":[1],"model":"m","stream":null}') == Peek("m", None)
+    assert decode_body(PEEK, b'{"x":[1],"model":"m","stream":null}') == Peek("m", None)
     assert Peek("m").wants_usage
+    assert Peek("m").candidates == 1
 
 
 @pytest.mark.parametrize(
@@ -46,7 +51,7 @@ def test_a_request_is_decoded() -> None:
 )
 def test_a_request_that_does_not_fit_is_refused_with_the_place(body: bytes, message: str, param: str | None) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        decode_request(PEEK, body)
+        decode_body(PEEK, body)
 
     assert (caught.value.message, caught.value.param) == (message, param)
 
@@ -135,3 +140,35 @@ def test_an_array_of_one_is_unwrapped() -> None:
     assert unwrap_array(b'{"a":1.50}') == b'{"a":1.50}'
     assert unwrap_array(b"[]") == b"[]"
     assert unwrap_array(b"no") == b"no"
+
+
+@pytest.mark.parametrize(
+    ("piece", "is_whole"),
+    [
+        (b"data: {}", True),
+        (b"event: x\ndata: [1]\n", True),
+        (b"data: [DONE]", True),
+        (b'data: {"a":', False),
+        (b"event: x", False),
+        (b": comment", False),
+        (b"", False),
+    ],
+)
+def test_an_event_at_the_end_is_whole_or_half(piece: bytes, is_whole: bool) -> None:
+    assert is_whole_event(piece) is is_whole
+
+
+def test_only_certain_members_are_kept_and_as_they_are() -> None:
+    assert keep_members(b'{"a": 1.50, "b":[ ], "c":null}', ("c", "a", "x")) == b'{"a":1.50,"c":null}'
+
+
+def test_members_that_say_something_are_named() -> None:
+    assert name_members(b'{"type":"x","b":false,"c":null,"d":[]}', ("type",)) == ("b", "d")
+    assert name_members(b"[1]") == name_members(b"null") == ()
+
+
+def test_a_count_of_tokens_is_read() -> None:
+    assert decode_input_tokens(b'{"input_tokens":12,"object":"x"}') == 12
+    for body in (b"{}", b'{"input_tokens":null}', b"<html>"):
+        with pytest.raises(UpstreamGarbage, match="the upstream has counted no tokens"):
+            decode_input_tokens(body)

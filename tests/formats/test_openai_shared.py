@@ -5,8 +5,19 @@ import pytest
 
 from aiproxyd.errors import InvalidRequest, UpstreamKeyRefused, UpstreamRefusal
 from aiproxyd.formats import OPENAI_CHAT, OPENAI_RESPONSES
-from aiproxyd.formats.openai_shared import decode_band_error, render_error
-from aiproxyd.hub import ModelCard
+from aiproxyd.formats.openai_shared import (
+    add_object_type,
+    clean_schema_name,
+    decode_band_error,
+    is_strict_schema,
+    make_data_url,
+    read_arguments,
+    read_file,
+    render_error,
+    repair_arguments,
+    split_data_url,
+)
+from aiproxyd.hub import CacheMark, Media, ModelCard
 
 
 def test_an_error_names_the_place() -> None:
@@ -51,6 +62,13 @@ def test_an_error_in_band_has_the_status_of_its_words(error: dict[str, object], 
     assert msgspec.json.decode(decoded.body or b"", type=dict[str, msgspec.Raw])
 
 
+@pytest.mark.parametrize(("code", "kind"), [("insufficient_quota", "billing"), ("rate_limit_exceeded", "rate_limit")])
+def test_an_empty_purse_is_no_rate_limit_although_it_has_its_status(code: str, kind: str) -> None:
+    error = OPENAI_CHAT.decode_error(429, msgspec.json.encode({"error": {"message": "no", "code": code}}))
+
+    assert (error.status, error.kind) == (429, kind)
+
+
 def test_an_error_in_band_is_shown_whole_as_the_body_of_an_answer() -> None:
     decoded = decode_band_error({"message": "no", "code": "x", "extra": 1.5})
 
@@ -71,6 +89,30 @@ def test_an_error_in_band_is_shown_whole_as_the_body_of_an_answer() -> None:
 )
 def test_an_error_in_band_of_any_shape_has_a_message(error: object, message: str) -> None:
     assert decode_band_error(error).message == message
+
+
+@pytest.mark.parametrize("field", ["message", "code", "type", "param", "details"])
+@pytest.mark.parametrize("depth", range(400, 1101, 50))
+def test_an_error_in_band_of_any_depth_is_read(field: str, depth: int) -> None:
+    nest: object = "no"
+    for _ in range(depth):
+        nest = [nest]
+
+    decoded = decode_band_error({"status_code": 429, field: nest})
+
+    assert isinstance(decoded, UpstreamRefusal)
+    assert decoded.status == 429
+
+
+def test_an_error_in_band_that_goes_too_deep_has_no_body() -> None:
+    nest: object = "no"
+    for _ in range(100_000):
+        nest = [nest]
+
+    decoded = decode_band_error({"message": nest})
+
+    assert isinstance(decoded, UpstreamRefusal)
+    assert (decoded.message, decoded.body) == ("the upstream reported an error", None)
 
 
 @pytest.mark.parametrize(
@@ -154,3 +196,154 @@ def test_the_list_has_no_pages(query: Mapping[str, str]) -> None:
         b'{"id":"b","object":"model","created":5,"owned_by":"up"}]}'
     )
     assert OPENAI_CHAT.encode_model_list([], query) == b'{"object":"list","data":[]}'
+
+
+@pytest.mark.parametrize(
+    ("url", "split"),
+    [
+        ("data:image/png;base64,AA==", ("image/png", "AA==")),
+        ("DATA:image/PNG;BASE64,AA==", ("image/png", "AA==")),
+        ("data:text/plain;charset=utf-8;base64,AA==", ("text/plain", "AA==")),
+        ("data:;base64,AA==", ("", "AA==")),
+        ("data:image/png;base64,", ("image/png", "")),
+        ("data:image/png,AA==", None),
+        ("data:image/png", None),
+        ("https://example.org/data:image/png;base64,AA==", None),
+        ("", None),
+    ],
+)
+def test_a_data_url_is_taken_apart(url: str, split: tuple[str, str] | None) -> None:
+    assert split_data_url(url) == split
+
+
+def test_a_data_url_is_put_together() -> None:
+    assert make_data_url(Media(kind="image", media_type="image/png", data="AA==")) == "data:image/png;base64,AA=="
+
+
+@pytest.mark.parametrize(
+    ("file_data", "name", "media"),
+    [
+        ("data:application/pdf;base64,AA==", "", Media(kind="document", media_type="application/pdf", data="AA==")),
+        ("AA==", "a.b.PDF", Media(kind="document", media_type="application/pdf", data="AA==", name="a.b.PDF")),
+        ("AA==", "a.jpeg", Media(kind="image", media_type="image/jpeg", data="AA==", name="a.jpeg")),
+        ("AA==", "a.mp3", Media(kind="audio", media_type="audio/mpeg", data="AA==", name="a.mp3")),
+        ("data:video/mp4;base64,AA==", "a", Media(kind="video", media_type="video/mp4", data="AA==", name="a")),
+        ("w6k=", "a.txt", Media(kind="document", media_type="text/plain", data="é", name="a.txt")),
+        ("data:text/csv;base64,YSxi", "", Media(kind="document", media_type="text/plain", data="a,b")),
+    ],
+)
+def test_a_file_has_the_type_of_its_data_url_or_of_its_name(file_data: str, name: str, media: Media) -> None:
+    assert read_file(file_data, name, "$.x") == media
+
+
+def test_a_file_may_carry_a_cache_mark() -> None:
+    assert read_file("AA==", "a.pdf", "$.x", CacheMark("1h")).cache == CacheMark("1h")
+
+
+@pytest.mark.parametrize(
+    ("file_data", "name", "problem"),
+    [
+        ("AA==", "", "a file needs a media type"),
+        ("AA==", "a.zip", "a file needs a media type"),
+        ("data:;base64,AA==", "a.pdf", "a file needs a media type"),
+        ("/w==", "a.txt", "base64 of UTF-8"),
+        ("not base64", "a.txt", "base64 of UTF-8"),
+    ],
+)
+def test_a_file_that_is_not_what_it_says_is_refused(file_data: str, name: str, problem: str) -> None:
+    with pytest.raises(InvalidRequest, match=problem) as caught:
+        read_file(file_data, name, "$.x")
+
+    assert caught.value.param == "$.x"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "read"), [("", "{}"), (" \n", "{}"), ("{}", "{}"), ('{"a": 1.50}', '{"a": 1.50}'), (" {}", " {}")]
+)
+def test_arguments_are_an_object(arguments: str, read: str) -> None:
+    assert read_arguments(arguments, "$.x") == read
+    assert repair_arguments(arguments) == (read if arguments.strip() else "{}")
+
+
+@pytest.mark.parametrize("arguments", ["null", "[]", "{", "x", '"{}"', '{"a":' * 100_000])
+def test_arguments_that_are_none_are_refused_in_a_history_and_empty_in_an_answer(arguments: str) -> None:
+    with pytest.raises(InvalidRequest, match="have to be a JSON object") as caught:
+        read_arguments(arguments, "$.x")
+
+    assert caught.value.param == "$.x"
+    assert repair_arguments(arguments) == "{}"
+
+
+@pytest.mark.parametrize(
+    ("name", "cleaned"),
+    [("", "response"), ("a-b_1", "a-b_1"), ("My schema: é!", "My_schema_"), ("x" * 70, "x" * 64)],
+)
+def test_the_name_of_a_schema_is_made_legal(name: str, cleaned: str) -> None:
+    assert clean_schema_name(name) == cleaned
+
+
+@pytest.mark.parametrize(
+    ("schema", "typed"),
+    [
+        (b'{"type":"object","x":1.50}', b'{"type":"object","x":1.50}'),
+        (b'{ "x": 1.50, "type": "object" }', b'{ "x": 1.50, "type": "object" }'),
+        (b'{ "x": 1.50}', b'{"type":"object","x":1.50}'),
+        (b"{}", b'{"type":"object"}'),
+        (b"true", b"true"),
+    ],
+)
+def test_a_schema_of_arguments_has_a_type(schema: bytes, typed: bytes) -> None:
+    assert bytes(add_object_type(msgspec.Raw(schema))) == typed
+
+
+CLOSED = {"type": "object", "properties": {"a": {}}, "required": ["a"], "additionalProperties": False}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        CLOSED,
+        {"type": "object", "additionalProperties": False},
+        CLOSED | {"properties": {"a": CLOSED}},
+        CLOSED | {"properties": {"a": {"type": "array", "items": CLOSED}}},
+        CLOSED | {"properties": {"a": {"anyOf": [CLOSED, {"type": "null"}]}}},
+        CLOSED | {"$defs": {"b": CLOSED}, "properties": {"a": {"$ref": "#/$defs/b"}}},
+    ],
+)
+def test_a_schema_that_says_all_is_strict(schema: object) -> None:
+    assert is_strict_schema(msgspec.Raw(msgspec.json.encode(schema)))
+
+
+OPEN = {"type": "object", "properties": {"a": {}}, "required": ["a"]}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        OPEN,
+        OPEN | {"additionalProperties": True},
+        CLOSED | {"required": []},
+        CLOSED | {"required": None},
+        CLOSED | {"required": 5},
+        {"properties": {"a": {}}},
+        {"type": "object"},
+        CLOSED | {"properties": {"a": OPEN}},
+        CLOSED | {"properties": {"a": {"items": OPEN}}},
+        CLOSED | {"properties": {"a": {"anyOf": [OPEN]}}},
+        CLOSED | {"$defs": {"b": OPEN}},
+        CLOSED | {"definitions": {"b": OPEN}},
+        CLOSED | {"oneOf": [CLOSED]},
+        CLOSED | {"properties": {"a": True}},
+        [],
+        True,
+    ],
+)
+def test_a_schema_that_leaves_something_open_is_not_strict(schema: object) -> None:
+    assert not is_strict_schema(msgspec.Raw(msgspec.json.encode(schema)))
+
+
+@pytest.mark.parametrize("depth", [100, 400, 900, 100_000])
+def test_a_schema_of_any_depth_is_looked_at(depth: int) -> None:
+    schema = msgspec.Raw(b'{"items":' * depth + b"{}" + b"}" * depth)
+
+    assert is_strict_schema(schema) in (True, False)

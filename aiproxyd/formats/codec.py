@@ -1,0 +1,149 @@
+"""What a format needs to be converted: its traits, the machines that read and write its streams, and a list of losses.
+
+Sans-I/O.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from typing import Final
+
+from msgspec import Struct
+
+from aiproxyd.errors import InvalidRequest
+from aiproxyd.hub import Event, Media, Usage
+from aiproxyd.sse import SSEvent
+
+
+class Traits(Struct, frozen=True, kw_only=True):
+    """What a format has words for. `aiproxyd.conversion` goes by this, so that encoders need not ask."""
+
+    knobs: frozenset[str] = frozenset()
+    """Those tuning fields of ``hub.Request`` that it can write, out of KNOBS."""
+    tool_name: re.Pattern[str]
+    """What a tool's name must match as a whole."""
+    max_tool_name_chars: int
+    call_id: re.Pattern[str]
+    """What a call's id must match as a whole."""
+    has_custom_tools: bool = False
+    """Tools that take free text."""
+    has_namespaces: bool = False
+    """Tools that are offered in groups."""
+    has_system_turns: bool = False
+    """System turns in the middle of a conversation."""
+    has_system_behind_user: bool = False
+    """Those stand only behind the user, and last or before the assistant."""
+    has_refusals: bool = False
+    """Refusals as blocks of their own."""
+    has_candidates: bool = False
+    """More than one answer to a request."""
+    has_result_media: bool = False
+    """Images and documents in tool results."""
+    has_phases: bool = False
+    """Turns of one role that are told apart by their phase."""
+    seals_on: frozenset[str] = frozenset(("reasoning",))
+    """The blocks that can carry a seal, out of ``reasoning``, ``call`` and ``text``."""
+    seals_all_thoughts: bool = False
+    """The vendor refuses thoughts that it did not make, so that ours have to be told from its own."""
+    is_sequential: bool = False
+    """In a stream, a block has to end before the next one begins."""
+    wants_user_first: bool = False
+    """A conversation has to begin with the user."""
+    refuses_blank_texts: bool = False
+    """Texts of nothing but white space are errors."""
+    needs_json_word: bool = False
+    """JSON without a schema is only given, or only asked for, where the conversation speaks of it."""
+    needs_called_tools: bool = False
+    """Where tools have been called, some have to be offered still."""
+    has_exact_prefill: bool = False
+    """The model goes on from words put into its mouth, and does not just answer them."""
+    needs_output_limit: bool = False
+    """A request has to say how long the answer may get."""
+    tool_subsets: frozenset[str] = frozenset()
+    """The modes of a tool choice that can be limited to several of the tools."""
+    server_tools: frozenset[str] = frozenset()
+    """The kinds of server tools that it shares with other vendors."""
+
+
+KNOBS: Final = frozenset(
+    (
+        "cache_key",
+        "frequency_penalty",
+        "logit_bias",
+        "logprobs",
+        "metadata",
+        "parallel_tool_calls",
+        "presence_penalty",
+        "seed",
+        "service_tier",
+        "stop",
+        "temperature",
+        "top_k",
+        "top_p",
+        "user",
+        "verbosity",
+    )
+)
+
+
+MAX_LOSSES: Final = 32
+MAX_LOSS_CHARS: Final = 64
+MORE: Final = "..."
+"""Stands for all losses beyond MAX_LOSSES."""
+
+
+class Losses:
+    """What a conversion could not carry and nobody will miss much. One per attempt."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, None] = {}
+
+    def drop(self, name: str) -> None:
+        """Note that the caller's *name*, a field or a kind of block, goes no further."""
+        # Callers choose names, and headers, logs and errors repeat them.
+        self._names[name[:MAX_LOSS_CHARS] if len(self._names) < MAX_LOSSES else MORE] = None
+
+    @property
+    def names(self) -> list[str]:
+        """What was dropped, each once, in the order in which it was noticed; at the end MORE, where it is too much."""
+        return list(self._names)
+
+
+class StreamDecoder(ABC):
+    """Reads one stream of an upstream. Whatever it is fed, its events are in an order that `hub.Folder` accepts."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+        """End or Failed was returned: whatever is fed from now on is passed over."""
+
+    def untold_usage(self) -> Usage | None:
+        """Return the usage so far, where it was read but is told only at the end; for streams that nobody reads on."""
+        return None
+
+    @abstractmethod
+    def feed(self, event: SSEvent) -> list[Event]:
+        """Return what *event* means; the last are End, or Failed. Never raises for what an upstream sends."""
+
+    @abstractmethod
+    def feed_eof(self) -> list[Event]:
+        """Return what the end of the connection means: nothing behind the end, else End or Failed(UpstreamCut)."""
+
+
+class StreamEncoder(ABC):
+    """Writes one stream to a caller. Fed with events in an order that `hub.Folder` accepts, it writes what is legal."""
+
+    @abstractmethod
+    def feed(self, event: Event) -> bytes:
+        """Return the bytes that say *event*, whole events; may be empty.
+
+        ``Failed`` becomes the format's in-band error; nothing is to be fed behind it, nor behind ``End``.
+        """
+
+
+def refuse(what: str, fmt: str, param: str | None = None) -> InvalidRequest:
+    """Return the error for content that *fmt*, the name of the upstream's format, cannot carry."""
+    return InvalidRequest(f"{what} cannot be sent to this model: its API ({fmt}) has no place for it", param=param)
+
+
+def describe_media(media: Media) -> str:
+    """Return *media* in words, for people and for models that do not get to see it."""
+    return " ".join(filter(None, (media.kind, media.name and f"{media.name!r}", media.media_type)))
