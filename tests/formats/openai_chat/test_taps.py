@@ -43,6 +43,18 @@ def test_model_and_usage_are_edited_together() -> None:
     assert edited(body, "n") == (b'{"stream_options":{"include_usage":true},"messages":[{"model":"m"}],"model" : "n"}')
 
 
+def test_a_model_alone_is_edited_alone() -> None:
+    assert apply_edits(b'{"model":"m"}', OPENAI_CHAT.edits(b'{"model":"m"}', model="n", ask_usage=False)) == (
+        b'{"model":"n"}'
+    )
+
+
+def test_a_request_says_how_many_answers_it_wants() -> None:
+    assert OPENAI_CHAT.peek(b'{"model":"m"}').candidates == 1
+    assert OPENAI_CHAT.peek(b'{"model":"m","n":null}').candidates == 1
+    assert OPENAI_CHAT.peek(b'{"model":"m","n":3}').candidates == 3
+
+
 @pytest.mark.parametrize("body", [b'{"model":"a","model":"b"}', b'{"stream_options":{"a":1,"a":2}}'])
 def test_a_key_that_stands_twice_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidRequest, match="twice"):
@@ -258,9 +270,3 @@ def test_a_stream_that_begins_with_an_error_is_one() -> None:
 )
 def test_a_stream_that_begins_otherwise_is_no_error(block: bytes) -> None:
     assert OPENAI_CHAT.read_stream_error(block) is None
-
-
-def test_an_error_in_band_is_an_object_that_the_sdk_raises_on_without_done() -> None:
-    assert OPENAI_CHAT.encode_stream_error(InvalidRequest("no"), "req_1") == (
-        b'data: {"error":{"message":"no","type":"invalid_request_error","param":null,"code":null}}\n\n'
-    )
