@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aiproxyd.capabilities import Capabilities
 from aiproxyd.errors import (
     BodyTimeout,
     BodyTooLarge,
@@ -34,9 +35,21 @@ from aiproxyd.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from aiproxyd.formats import FORMATS, GEMINI, format_of_caller
+from aiproxyd.formats import FORMATS, GEMINI, OPENAI_CHAT, format_of_caller
 from aiproxyd.formats.base import Format, StreamTap
-from aiproxyd.hub import ModelCard, Usage
+from aiproxyd.formats.codec import Losses
+from aiproxyd.hub import (
+    EmbeddingRequest,
+    Embeddings,
+    ModelCard,
+    ReasoningControl,
+    Request,
+    Text,
+    Tool,
+    ToolChoice,
+    Turn,
+    Usage,
+)
 from aiproxyd.splice import apply_edits
 from aiproxyd.sse import EventCutter, SSEDecoder
 
@@ -102,11 +115,40 @@ RECORDED = {
         Usage(input_tokens=32, cache_read_tokens=0, cache_write_tokens=8, output_tokens=30, reasoning_tokens=0),
     ),
     "openai-chat/error-in-band": Recorded(b'data: {"error":', None),
+    "openai-chat/reasoning": Recorded(
+        b'"finish_reason":"tool_calls"',
+        Usage(input_tokens=100, cache_read_tokens=256, cache_write_tokens=64, output_tokens=96, reasoning_tokens=40),
+    ),
+    "openai-chat/refusal": Recorded(
+        b'"delta":{},"logprobs":null,"finish_reason":"stop"',
+        Usage(input_tokens=88, cache_read_tokens=0, output_tokens=23, reasoning_tokens=0),
+    ),
+    "openai-chat/multimodal": Recorded(b'"finish_reason":"stop"', Usage(input_tokens=1290, output_tokens=1301)),
     "openai-responses/tools": Recorded(
         b"event: response.completed",
         Usage(
             input_tokens=134, cache_read_tokens=2048, cache_write_tokens=128, output_tokens=391, reasoning_tokens=320
         ),
+    ),
+    "openai-responses/reasoning": Recorded(
+        b"event: response.completed",
+        Usage(input_tokens=61, cache_read_tokens=0, cache_write_tokens=0, output_tokens=74, reasoning_tokens=56),
+    ),
+    "openai-responses/parallel-tools": Recorded(
+        b"event: response.completed",
+        Usage(input_tokens=28, cache_read_tokens=384, cache_write_tokens=0, output_tokens=58, reasoning_tokens=0),
+    ),
+    "openai-responses/refusal": Recorded(
+        b"event: response.completed",
+        Usage(input_tokens=48, cache_read_tokens=0, cache_write_tokens=0, output_tokens=11, reasoning_tokens=0),
+    ),
+    "openai-responses/structured": Recorded(
+        b"event: response.completed",
+        Usage(input_tokens=52, cache_read_tokens=0, cache_write_tokens=0, output_tokens=8, reasoning_tokens=0),
+    ),
+    "openai-responses/media": Recorded(
+        b"event: response.completed",
+        Usage(input_tokens=869, cache_read_tokens=0, cache_write_tokens=1024, output_tokens=66, reasoning_tokens=32),
     ),
     "openai-responses/incomplete": Recorded(
         b"event: response.incomplete",
@@ -123,10 +165,36 @@ RECORDED = {
         b"event: error",
         Usage(input_tokens=12, cache_read_tokens=3072, cache_write_tokens=420, output_tokens=1),
     ),
+    "anthropic/parallel-tools": Recorded(
+        b"event: message_stop",
+        Usage(input_tokens=410, cache_read_tokens=0, cache_write_tokens=0, output_tokens=118),
+    ),
+    "anthropic/reasoning": Recorded(
+        b"event: message_stop",
+        Usage(input_tokens=95, cache_read_tokens=1200, output_tokens=87, reasoning_tokens=61),
+    ),
+    "anthropic/refusal": Recorded(
+        b"event: message_stop", Usage(input_tokens=23, cache_read_tokens=0, cache_write_tokens=0, output_tokens=6)
+    ),
+    "anthropic/search": Recorded(
+        b"event: message_stop", Usage(input_tokens=2210, cache_read_tokens=0, cache_write_tokens=42, output_tokens=71)
+    ),
+    "anthropic/media": Recorded(b"event: message_stop", Usage(input_tokens=1530, output_tokens=14)),
     "gemini/tools": Recorded(
         b'"finishReason": "STOP", "index"',
         Usage(input_tokens=180, cache_read_tokens=1024, output_tokens=91, reasoning_tokens=58),
     ),
+    "gemini/parallel-tools": Recorded(
+        b'"finishReason": "STOP"', Usage(input_tokens=212, output_tokens=115, reasoning_tokens=71)
+    ),
+    "gemini/reasoning": Recorded(
+        b'"finishReason": "STOP"',
+        Usage(input_tokens=6, cache_read_tokens=8, output_tokens=69, reasoning_tokens=58),
+    ),
+    "gemini/structured": Recorded(b'"finishReason": "MAX_TOKENS"', Usage(input_tokens=9, output_tokens=12)),
+    "gemini/refusal": Recorded(b'"finishReason": "SAFETY"', Usage(input_tokens=6, output_tokens=2)),
+    "gemini/media": Recorded(b'"finishReason": "STOP"', Usage(input_tokens=1290, output_tokens=1302)),
+    "gemini/search": Recorded(b'"finishReason": "STOP"', Usage(input_tokens=82, output_tokens=15)),
     "gemini/blocked": Recorded(b'"blockReason"', Usage(input_tokens=19, output_tokens=0)),
     "gemini/error-in-band": Recorded(
         b'{"error":', Usage(input_tokens=180, cache_read_tokens=1024, output_tokens=58, reasoning_tokens=58)
@@ -406,6 +474,29 @@ def test_a_request_is_peeked_at_and_edited_or_refused(fmt: Format, body: bytes) 
     assert isinstance(msgspec.json.decode(edited, type=dict[str, msgspec.Raw]), dict)
 
 
+@pytest.mark.parametrize("name", ["openai-chat", "openai-responses", "anthropic"])
+def test_the_model_that_a_request_names_is_found(name: str) -> None:
+    fmt = FORMATS[name]
+
+    assert fmt.find_models(b'{"x":{"model":"y"},"model":"m/\\u00e9"}') == ["m/é"]
+    assert fmt.find_models(b"{}") == []
+    for body, param in (
+        (b'{"models":["a"]}', "$.models"),
+        (b'{"model":"a","Model":"b"}', "$.Model"),
+        (b'{"model":"a","fallbacks":[]}', "$.fallbacks"),
+    ):
+        with pytest.raises(InvalidRequest, match="cannot be used with it") as caught:
+            fmt.find_models(body)
+        assert caught.value.param == param
+    with pytest.raises(InvalidRequest, match="Expected `str`, got `int`"):
+        fmt.find_models(b'{"model":5}')
+
+
+@each_format
+def test_a_stream_of_which_nothing_was_read_has_no_usage(fmt: Format) -> None:
+    assert fmt.stream_decoder().untold_usage() is None
+
+
 @pytest.mark.parametrize("case", RECORDED)
 def test_a_recorded_request_is_edited_in_its_model_only(case: str) -> None:
     fmt, body = format_of(case), recording(case, "request.json")
@@ -448,13 +539,22 @@ def test_an_error_is_encoded_in_the_words_of_the_format(
             "error": {"type": anthropic_type, "message": error.message},
             "request_id": "req_1",
         },
-        "gemini": {"error": {"code": status, "message": error.message, "status": gemini_status}},
+        # Google knows of no 402.
+        "gemini": {
+            "error": {"code": 429 if status == 402 else status, "message": error.message, "status": gemini_status}
+        },
     }
 
     encoded = {name: msgspec.json.decode(fmt.encode_error(error, "req_1")) for name, fmt in FORMATS.items()}
 
     assert error.status == status
     assert encoded == expected
+
+
+@each_format
+@pytest.mark.parametrize("error", OWN_ERRORS, ids=lambda error: type(error).__name__)
+def test_an_error_is_told_by_its_status(fmt: Format, error: ProxyError) -> None:
+    assert fmt.error_status(error) == (429 if fmt is GEMINI and error.status == 402 else error.status)
 
 
 @each_format
@@ -524,6 +624,98 @@ def test_every_class_of_errors_has_its_words() -> None:
 
     assert {type(error) for error in OWN_ERRORS} == leaves(ProxyError)
     assert not {CallerError, UpstreamError} & leaves(ProxyError)
+
+
+COUNTERS: dict[str, tuple[str, bytes, list[str]]] = {
+    # Where to ask, how it is answered, and what of a request is told
+    "openai-responses": (
+        "/v1/responses/input_tokens",
+        b'{"object":"response.input_tokens","input_tokens":31}',
+        ["model", "instructions", "input", "tools", "tool_choice", "parallel_tool_calls", "reasoning"],
+    ),
+    "anthropic": (
+        "/v1/messages/count_tokens",
+        b'{"input_tokens":31}',
+        ["model", "system", "messages", "tools", "tool_choice", "thinking", "output_config"],
+    ),
+    "gemini": ("/v1beta/models/m/é".replace("é", "%C3%A9") + ":countTokens", b'{"totalTokens":31}', []),
+}
+COUNTED = Request(
+    model="m/é",
+    turns=[Turn("system", (Text("Be brief."),)), Turn("user", (Text("Hello"),))],
+    tools=[Tool(name="f")],
+    tool_choice=ToolChoice("auto"),
+    parallel_tool_calls=False,
+    reasoning=ReasoningControl(mode="on", effort="low"),
+    max_output_tokens=500,
+    temperature=0.5,
+    stream=True,
+    user="u-1",
+)
+
+
+def test_the_formats_that_count_tokens_are_known() -> None:
+    assert {name for name, fmt in FORMATS.items() if fmt.counts_tokens} == set(COUNTERS)
+
+
+@pytest.mark.parametrize("name", COUNTERS)
+def test_a_count_is_asked_for_and_answered(name: str) -> None:
+    fmt, (path, answer, members) = FORMATS[name], COUNTERS[name]
+    capabilities = Capabilities(reasoning="adaptive" if name == "anthropic" else "effort")
+
+    asked = fmt.encode_count_request(COUNTED, capabilities, Losses())
+
+    assert asked is not None
+    assert asked[0] == path
+    told = msgspec.json.decode(asked[1])
+    assert set(members) == set(told) or name == "gemini"
+    decoded = fmt.decode_count_request(asked[1])
+    assert decoded.turns == COUNTED.turns
+    assert [tool.name for tool in decoded.tools] == ["f"]
+    assert fmt.encode_count(31) == answer
+    assert fmt.decode_count(answer) == 31
+    with pytest.raises(UpstreamGarbage, match="the upstream has counted no tokens"):
+        fmt.decode_count(b"{}")
+
+
+def test_chat_knows_of_no_count_but_is_given_one_all_the_same() -> None:
+    assert OPENAI_CHAT.encode_count_request(COUNTED, Capabilities(), Losses()) is None
+    assert OPENAI_CHAT.encode_count(31) == b'{"input_tokens":31}'
+    with pytest.raises(UpstreamGarbage, match="the upstream has counted no tokens"):
+        OPENAI_CHAT.decode_count(b'{"input_tokens":31}')
+
+
+EMBEDDERS: dict[str, tuple[str, str]] = {
+    "openai-chat": ("/v1/embeddings", "/v1/embeddings"),
+    "gemini": ("/v1beta/models/m:batchEmbedContents", "/v1beta/models/m:batchEmbedContents"),
+}
+
+
+@pytest.mark.parametrize("name", EMBEDDERS)
+def test_embeddings_are_asked_for_and_answered(name: str) -> None:
+    fmt, (path, asked_at) = FORMATS[name], EMBEDDERS[name]
+    wanted = EmbeddingRequest(model="m", inputs=("a", "b"))
+    embeddings = Embeddings(vectors=((1.0,), (2.0,)))
+
+    asked = fmt.encode_embedding_request(wanted)
+
+    assert asked is not None
+    assert asked[0] == path
+    assert fmt.decode_embedding_request(asked[1], asked_at).inputs == ("a", "b")
+    assert fmt.decode_embeddings(fmt.encode_embeddings(embeddings, wanted)).vectors == embeddings.vectors
+
+
+@pytest.mark.parametrize("name", sorted(set(FORMATS) - set(EMBEDDERS)))
+def test_a_format_without_embeddings_says_so(name: str) -> None:
+    fmt, wanted = FORMATS[name], EmbeddingRequest(model="m", inputs=("a",))
+
+    assert fmt.encode_embedding_request(wanted) is None
+    with pytest.raises(InvalidRequest, match="there are no embeddings at /v1/x"):
+        fmt.decode_embedding_request(b"{}", "/v1/x")
+    with pytest.raises(UpstreamGarbage, match="holds no embeddings"):
+        fmt.decode_embeddings(b"{}")
+    with pytest.raises(NotImplementedError):
+        fmt.encode_embeddings(Embeddings(vectors=()), wanted)
 
 
 CARDS = [
