@@ -515,7 +515,7 @@ async def test_who_may_not_or_asks_for_what_is_not_there_is_told_so(
 async def test_a_body_of_the_wrong_shape_is_a_bad_request(gateway: StartGateway, connect: Connect) -> None:
     running = await gateway("", "--demo")
 
-    with pytest.raises(errors.ClientError, match=r"Expected `array \| null`, got `int`") as caught:
+    with pytest.raises(errors.ClientError, match="Expected `array`, got `int`") as caught:
         await connect(running.url, extra_body={"contents": 5}).models.generate_content(model="m", contents="Hi")
 
     assert (caught.value.code, caught.value.status) == (400, "INVALID_ARGUMENT")
