@@ -48,7 +48,7 @@ async def create_app(settings: Settings, access_log: AccessLog) -> web.Applicati
         for upstream in settings.upstreams
     }
     catalogue = Catalogue(settings.models, providers)
-    dispatcher = Dispatcher(catalogue, providers)
+    dispatcher = Dispatcher(catalogue, providers, is_strict=settings.strict_conversion)
     keyring = Keyring(settings.keys)
     in_flight = InFlight()
 

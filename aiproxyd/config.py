@@ -21,6 +21,7 @@ from typing_extensions import override
 from yarl import URL
 
 import aiproxyd
+from aiproxyd.capabilities import EFFORTS, Capabilities
 from aiproxyd.errors import ConfigError
 from aiproxyd.ini import Section, read_ini
 
@@ -84,6 +85,10 @@ class UpstreamSettings(Struct, frozen=True, kw_only=True):
     """Patterns of the model names that belong here; empty: whatever the upstream lists."""
     stream_usage: bool = True
     """Whether chat streams are asked to report usage."""
+    api: Literal["auto", "chat", "responses"] = "auto"
+    """Which of OpenAI's two APIs an upstream of the provider ``openai`` is asked in."""
+    flavour: Literal["auto", "first-party", "compatible"] = "auto"
+    """Whether such an upstream is OpenAI itself, or a server that speaks like it; ``auto``: by the host's name."""
     limits: TimeLimits
 
 
@@ -101,6 +106,8 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
     name: str
     targets: tuple[Target, ...]
     strategy: Literal["ordered"] = "ordered"
+    capabilities: dict[str, Any] = {}
+    """Fields of `aiproxyd.capabilities.Capabilities` that are known better than our data has them, by name."""
 
 
 class KeySettings(Struct, frozen=True, kw_only=True):
@@ -124,6 +131,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_format: Literal["text", "json"]
     cors_origins: tuple[str, ...]
     allow_anonymous: bool
+    strict_conversion: bool
+    """Refuse what a conversion would otherwise drop."""
     upstreams: tuple[UpstreamSettings, ...]
     models: tuple[ModelSettings, ...]
     keys: tuple[KeySettings, ...]
@@ -246,6 +255,7 @@ OPTIONS: Final = (
     Option(*_own("log-format"), _to_log_format, "text", "text or json", "FORMAT"),
     Option(*_own("cors-origins"), str, "", "origins whose web pages may call, separated by commas; * is any", "LIST"),
     Option(*_own("allow-anonymous"), _to_flag, False, "serve callers without a key, even beyond loopback"),
+    Option(*_own("strict-conversion"), _to_flag, False, "refuse a request of which the upstream's API cannot say all"),
 )
 
 
@@ -258,6 +268,8 @@ class _UpstreamSection(Struct, rename="kebab"):
     api_key_file: str | None = None
     models: str = ""
     stream_usage: bool = True
+    api: Literal["auto", "chat", "responses"] = "auto"
+    flavour: Literal["auto", "first-party", "compatible"] = "auto"
     connect_timeout: float | None = None
     first_event_timeout: float | None = None
     idle_timeout: float | None = None
@@ -277,6 +289,11 @@ class _KeySection(Struct, rename="kebab"):
     secret: str
     models: str = ""
 
+
+CAPABILITIES: Final[dict[str, Any]] = {
+    field.name.replace("_", "-"): field.type for field in msgspec.structs.fields(Capabilities)
+}
+"""The further lines of ``[model NAME]``, and their types."""
 
 SECTIONS: Final[dict[str, type[Struct]]] = {"upstream": _UpstreamSection, "model": _ModelSection, "key": _KeySection}
 """The kinds of named sections."""
@@ -407,6 +424,7 @@ class _Loader:
             log_format=options.log_format,
             cors_origins=_split(options.cors_origins),
             allow_anonymous=options.allow_anonymous,
+            strict_conversion=options.strict_conversion,
             upstreams=upstreams,
             models=self._load_models(sections, {upstream.name for upstream in upstreams}),
             keys=self._load_keys(sections),
@@ -505,8 +523,11 @@ class _Loader:
         count = len(self._problems)
         converted: dict[str, Any] = {}
         for key, value in section.values.items():
+            if key not in fields and kind is _ModelSection and key in CAPABILITIES:
+                continue
             if key not in fields:
-                self._problems.append(f"{value.place}: unknown option {key}; known are {', '.join(fields)}")
+                more = ", and what is known of a model, such as max-output-tokens" if kind is _ModelSection else ""
+                self._problems.append(f"{value.place}: unknown option {key}; known are {', '.join(fields)}{more}")
                 continue
             try:
                 text: object = _to_flag(value.text) if fields[key].type is bool else value.text
@@ -580,6 +601,8 @@ class _Loader:
             api_keys=(() if told_key else read_keys) or tuple(map(Secret, _split(key or ""))),
             models=_split(lines.models),
             stream_usage=lines.stream_usage,
+            api=lines.api,
+            flavour=lines.flavour,
             limits=self._load_limits(section, lines, limits),
         )
 
@@ -642,7 +665,10 @@ class _Loader:
         # An upstream that has problems of its own is not unknown.
         known = upstreams | {section.name for section in sections.values() if section.kind == "upstream"}
         for section in sections.values():
-            lines = self._convert(section, _ModelSection) if section.kind == "model" else None
+            if section.kind != "model":
+                continue
+            capabilities = self._read_capabilities(section)
+            lines = self._convert(section, _ModelSection)
             if lines is None:
                 continue
             place = section.values["targets"].place
@@ -655,8 +681,35 @@ class _Loader:
                     self._problems.append(f"{place}: unknown upstream {target.upstream!r}; configured: {known_names}")
                 elif not target.model:
                     self._problems.append(f"{place}: {target.upstream!r} is no target; write UPSTREAM/MODEL")
-            models.append(ModelSettings(name=section.name, targets=targets, strategy=lines.strategy))
+            models.append(
+                ModelSettings(
+                    name=section.name,
+                    targets=targets,
+                    strategy=lines.strategy,
+                    capabilities=capabilities,
+                )
+            )
         return tuple(models)
+
+    def _read_capabilities(self, section: Section) -> dict[str, Any]:
+        """Return what a ``[model]`` section says about the model itself."""
+        told: dict[str, Any] = {}
+        for key, value in section.values.items():
+            kind = CAPABILITIES.get(key)
+            if kind is None:
+                continue
+            try:
+                text: object = _split(value.text) if get_origin(kind) is tuple else value.text
+                text = _to_flag(value.text) if kind is bool else text
+                told[key.replace("-", "_")] = known = msgspec.convert(text, kind, strict=False)
+            except (ValueError, msgspec.ValidationError):
+                self._problems.append(f"{value.place}: {key}: {value.text!r} is not {_describe_type(kind)}")
+                continue
+            if isinstance(known, tuple) and list(known) != [effort for effort in EFFORTS if effort in known]:
+                self._problems.append(f"{value.place}: {key}: write the efforts in ascending order, each once")
+            elif known == () or (not isinstance(known, bool | str | tuple) and known is not None and known <= 0):
+                self._problems.append(f"{value.place}: {key}: {value.text!r} leaves nothing")
+        return told
 
     def _load_keys(self, sections: Mapping[str, Section]) -> tuple[KeySettings, ...]:
         keys: dict[bytes, KeySettings] = {}
@@ -760,4 +813,6 @@ def _describe_type(kind: object) -> str:
         return "yes or no"
     if get_origin(kind) is Literal:
         return " or ".join(get_args(kind))
-    return "a number" if "float" in str(kind) else str(kind).removeprefix("typing.")
+    if get_origin(kind) is tuple:
+        return f"a list of {' or '.join(get_args(get_args(kind)[0]))}"
+    return "a number" if "float" in str(kind) or "int" in str(kind) else str(kind).removeprefix("typing.")

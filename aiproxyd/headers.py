@@ -48,6 +48,8 @@ _KEPT_BACK: Final = frozenset(
 )
 """Credentials whose names fit a prefix above, and accounts of the caller's, which our key has no access to."""
 
+_NEUTRAL: Final = frozenset(("traceparent", "tracestate", "via"))
+
 _PASSED_BACK: Final = frozenset(
     (
         "content-type",
@@ -80,6 +82,11 @@ def _is_passed_back(name: str) -> bool:
 def select_for_upstream(headers: Mapping[str, str]) -> CIMultiDict[str]:
     """Return the caller's headers that an upstream gets to see: no credentials, cookies or hop-by-hop headers."""
     return CIMultiDict([item for item in headers.items() if _is_passed_on(item[0])])
+
+
+def select_for_conversion(headers: Mapping[str, str]) -> CIMultiDict[str]:
+    """Return those of the headers for an upstream that mean the same in every format."""
+    return CIMultiDict([item for item in headers.items() if item[0].lower() in _NEUTRAL])
 
 
 def select_for_caller(headers: Mapping[str, str]) -> CIMultiDict[str]:

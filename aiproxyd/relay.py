@@ -10,7 +10,7 @@ from typing import Final
 from aiohttp import web
 
 from aiproxyd.appkeys import RECORD
-from aiproxyd.dispatch import LiveStream
+from aiproxyd.attempt import LiveStream
 from aiproxyd.errors import ProxyError, UpstreamError
 from aiproxyd.formats.base import Format
 from aiproxyd.inflight import take_stop
@@ -40,8 +40,8 @@ async def relay_stream(request: web.Request, stream: LiveStream, fmt: Format, re
         stream.close()
     if error is not None:
         _log.warning("request %s: stream of %s failed: %s", record.request_id, record.upstream, error.message)
-        if not stream.is_array:
-            await response.write(fmt.encode_stream_error(error, record.request_id))
+        if stream.has_band:
+            await response.write(stream.encode_failure(error))
     if error is not None or stream.is_failed:
         record.error = (error.code or error.kind) if error is not None else "upstream_error"
         if stream.is_array or fmt.stream_error_closes:

@@ -41,6 +41,8 @@ class Received:
     """Raw path and query."""
     headers: CIMultiDict[str]
     body: bytes
+    peer: object = None
+    """The other end of the connection."""
 
 
 class Upstream:
@@ -72,7 +74,9 @@ class Upstream:
         await self._runner.cleanup()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        received = Received(request.method, request.raw_path, CIMultiDict(request.headers), await request.read())
+        peer = request.transport.get_extra_info("peername") if request.transport else None
+        body = await request.read()
+        received = Received(request.method, request.raw_path, CIMultiDict(request.headers), body, peer)
         self.received.append(received)
         if self._respond is not None:
             reply = self._respond(received)
@@ -134,6 +138,8 @@ async def start_gateway(ini: str, path: Path, *flags: str, log_format: str = "te
 
 
 def upstream_section(upstream: Upstream, provider: str, name: str = "up", lines: str = "") -> str:
-    """Return the INI section of a scripted upstream."""
+    """Return the INI section of a scripted upstream; one of the provider openai counts as OpenAI itself."""
     base_url = upstream.url + ("/v1" if provider == "openai" else "")
+    if provider == "openai" and "flavour" not in lines:
+        lines = f"flavour = first-party\n{lines}"
     return f"[upstream {name}]\nprovider = {provider}\nbase-url = {base_url}\napi-key = sk-upstream\n{lines}\n"

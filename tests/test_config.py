@@ -121,6 +121,7 @@ SAMPLES = {
         "*", ("*",), "http://a, http://b", ("http://a", "http://b"), (), None, lambda s: s.cors_origins
     ),
     "allow-anonymous": Sample("on", True, "off", False, False, "2", lambda s: s.allow_anonymous),
+    "strict-conversion": Sample("on", True, "off", False, False, "2", lambda s: s.strict_conversion),
 }
 """By the option's name; an option without a sample fails the tests."""
 
@@ -133,8 +134,11 @@ each_variable = pytest.mark.parametrize(
 )
 
 
+SWITCHES = ("demo", "allow-anonymous", "strict-conversion")
+
+
 def as_flag(option: Option, text: str) -> list[str]:
-    return [option.flags[0]] if option.name in ("demo", "allow-anonymous") else [f"{option.flags[0]}={text}"]
+    return [option.flags[0]] if option.name in SWITCHES else [f"{option.flags[0]}={text}"]
 
 
 @pytest.fixture
@@ -273,6 +277,56 @@ def test_yes_has_four_spellings_in_each_source(word: str, ini: WriteIni) -> None
     assert [upstream.name for upstream in by_variable.upstreams] == ["demo"]
 
 
+def test_a_model_section_says_what_is_known_better(tmp_path: Path) -> None:
+    path = tmp_path / "a.ini"
+    path.write_text(
+        "[upstream a]\nprovider = openai\n[model m]\ntargets = a/x\n"
+        "max-output-tokens = 12\nefforts = low, max\nhas-stop = no\nreasoning = effort\n"
+    )
+
+    settings = load(path)
+
+    assert settings.models[0].capabilities == {
+        "max_output_tokens": 12,
+        "efforts": ("low", "max"),
+        "has_stop": False,
+        "reasoning": "effort",
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("efforts =", "a.ini:5: efforts: '' leaves nothing"),
+        ("efforts = high, low", "a.ini:5: efforts: write the efforts in ascending order, each once"),
+        ("max-output-tokens = -5", "a.ini:5: max-output-tokens: '-5' leaves nothing"),
+        ("max-temperature = 0", "a.ini:5: max-temperature: '0' leaves nothing"),
+    ],
+)
+def test_what_would_leave_a_model_nothing_is_no_capability(tmp_path: Path, line: str, problem: str) -> None:
+    path = tmp_path / "a.ini"
+    path.write_text(f"[upstream a]\nprovider = openai\n[model m]\ntargets = a/x\n{line}\n")
+
+    assert problems_of(path) == [problem]
+
+
+def test_bad_values_of_what_is_known_better_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.ini"
+    path.write_text(
+        "[upstream a]\nprovider = openai\n[model m]\ntargets = a/x\n"
+        "max-output-tokens = many\nefforts = low, huge\nhas-stop = perhaps\nreasoning = hard\n"
+    )
+
+    problems = problems_of(path)
+
+    assert problems == [
+        "a.ini:5: max-output-tokens: 'many' is not a number",
+        "a.ini:6: efforts: 'low, huge' is not a list of minimal or low or medium or high or xhigh or max",
+        "a.ini:7: has-stop: 'perhaps' is not yes or no",
+        "a.ini:8: reasoning: 'hard' is not none or effort or adaptive or budget or level",
+    ]
+
+
 def test_without_a_file_everything_has_its_default() -> None:
     settings = load_settings(["--demo"], {"XDG_CONFIG_HOME": "/nonexistent"})
 
@@ -286,6 +340,7 @@ def test_without_a_file_everything_has_its_default() -> None:
         log_format="text",
         cors_origins=(),
         allow_anonymous=False,
+        strict_conversion=False,
         upstreams=(
             UpstreamSettings(
                 name="demo",
@@ -604,7 +659,11 @@ def test_a_model_section_names_targets_in_their_order(ini: WriteIni) -> None:
         ("targets = other", "5: 'other' is no target; write UPSTREAM/MODEL"),
         ("targets = other/", "5: 'other' is no target; write UPSTREAM/MODEL"),
         ("strategy = ordered", "4: [model m] needs a line `targets = ...`"),
-        ("target = other/m\ntargets = other/m", "5: unknown option target; known are targets, strategy"),
+        (
+            "target = other/m\ntargets = other/m",
+            "5: unknown option target; known are targets, strategy, and what is known of a model, "
+            "such as max-output-tokens",
+        ),
     ],
 )
 def test_a_bad_line_of_a_model_is_shown_with_its_place(lines: str, problem: str, ini: WriteIni) -> None:
@@ -657,7 +716,7 @@ def test_two_keys_with_one_secret_are_refused(ini: WriteIni) -> None:
 )
 def test_a_bad_value_is_shown_with_its_source(option: Option, ini: WriteIni) -> None:
     sample = SAMPLES[option.name]
-    if option.name not in ("demo", "allow-anonymous"):
+    if option.name not in SWITCHES:
         of_flag = problems_of(ini(OTHER), f"{option.flags[0]}={sample.bad}")
         assert len(of_flag) == 1
         assert of_flag[0].startswith(f"argument {option.flags[0]}: {sample.bad!r} is not ")

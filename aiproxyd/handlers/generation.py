@@ -8,8 +8,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from aiproxyd.appkeys import PRINCIPAL, RECORD
-from aiproxyd.dispatch import Dispatcher, Request, WholeAnswer
-from aiproxyd.errors import InvalidRequest, MethodNotAllowed, UnknownPath
+from aiproxyd.attempt import Kind, Request, WholeAnswer
+from aiproxyd.dispatch import Dispatcher
+from aiproxyd.errors import MethodNotAllowed, UnknownPath
 from aiproxyd.formats import ANTHROPIC, GEMINI, OPENAI_CHAT, OPENAI_RESPONSES
 from aiproxyd.formats.base import Format, Peek
 from aiproxyd.handlers.reading import read_body, read_query, refuse_upgrade, use_model
@@ -20,34 +21,42 @@ GEMINI_PREFIXES: Final = ("/v1beta/models", "/v1/models", "/v1alpha/models", "/v
 
 JSON_TYPE: Final = "application/json"
 
-_ENDPOINTS: Final = (
-    ("/v1/chat/completions", OPENAI_CHAT, True),
-    ("/v1/embeddings", OPENAI_CHAT, False),
-    ("/v1/responses", OPENAI_RESPONSES, True),
-    ("/v1/messages", ANTHROPIC, True),
-    ("/v1/messages/count_tokens", ANTHROPIC, False),
+_ENDPOINTS: Final[tuple[tuple[str, Format, Kind], ...]] = (
+    ("/v1/chat/completions", OPENAI_CHAT, "generate"),
+    ("/v1/embeddings", OPENAI_CHAT, "embed"),
+    ("/v1/responses", OPENAI_RESPONSES, "generate"),
+    ("/v1/responses/input_tokens", OPENAI_RESPONSES, "count"),
+    ("/v1/messages", ANTHROPIC, "generate"),
+    ("/v1/messages/count_tokens", ANTHROPIC, "count"),
 )
-"""Path, format, and whether the answer can be a stream."""
+_GEMINI_KINDS: Final[dict[str, Kind]] = {
+    "generateContent": "generate",
+    "streamGenerateContent": "generate",
+    "countTokens": "count",
+    "embedContent": "embed",
+    "batchEmbedContents": "embed",
+}
+"""The methods that can be converted."""
 
 OWN_PATHS: Final = frozenset(path for path, _, _ in _ENDPOINTS)
 
 
 def routes(dispatcher: Dispatcher) -> Iterable[web.RouteDef]:
     """Return the routes of this module."""
-    for path, fmt, can_stream in _ENDPOINTS:
-        yield web.post(path, _endpoint(path, fmt, dispatcher, can_stream=can_stream))
+    for path, fmt, kind in _ENDPOINTS:
+        yield web.post(path, _endpoint(path, fmt, dispatcher, kind))
     yield web.get("/v1/responses", _refuse_get)
     gemini = _gemini_endpoint(dispatcher)
     for prefix in GEMINI_PREFIXES:
         yield web.post(prefix + "/{tail:.+}", gemini)
 
 
-def _endpoint(path: str, fmt: Format, dispatcher: Dispatcher, *, can_stream: bool) -> Handler:
+def _endpoint(path: str, fmt: Format, dispatcher: Dispatcher, kind: Kind) -> Handler:
     async def handler(request: web.Request) -> web.StreamResponse:
         body = await read_body(request)
         peek = fmt.peek(body)
-        peek.stream = can_stream and peek.stream
-        return await _serve(request, dispatcher, fmt, path, body, peek)
+        peek.stream = kind == "generate" and peek.stream
+        return await _serve(request, dispatcher, fmt, path, body, peek, kind)
 
     return handler
 
@@ -58,18 +67,17 @@ def _gemini_endpoint(dispatcher: Dispatcher) -> Handler:
         model, _, method = unquote(tail).rpartition(":")
         if not (model and method.isalpha()):
             raise UnknownPath("write /models/MODEL:METHOD, for example :generateContent")
-        if ".." in model.split("/"):
-            raise InvalidRequest("'..' is no part of a model's name")
         body = await read_body(request)
         peek = GEMINI.peek(body)
         peek.model, peek.stream = model.removeprefix("models/"), method.startswith("stream")
-        return await _serve(request, dispatcher, GEMINI, f"{prefix}/models/{{model}}:{method}", body, peek)
+        kind = _GEMINI_KINDS.get(method, "other")
+        return await _serve(request, dispatcher, GEMINI, f"{prefix}/models/{{model}}:{method}", body, peek, kind)
 
     return handler
 
 
 async def _serve(
-    request: web.Request, dispatcher: Dispatcher, fmt: Format, path: str, body: bytes, peek: Peek
+    request: web.Request, dispatcher: Dispatcher, fmt: Format, path: str, body: bytes, peek: Peek, kind: Kind
 ) -> web.StreamResponse:
     use_model(request, peek.model, fmt, body)
     headers = select_for_upstream(request.headers)
@@ -87,6 +95,7 @@ async def _serve(
         is_stream=bool(peek.stream),
         wants_usage=peek.wants_usage,
         candidates=peek.candidates,
+        kind=kind,
     )
     answer = await dispatcher.send(call, request[PRINCIPAL], record)
     if isinstance(answer, WholeAnswer):

@@ -16,11 +16,11 @@ from aiohttp import web
 from msgspec import Struct
 
 from aiproxyd.appkeys import PRINCIPAL, RECORD
+from aiproxyd.attempt import RelayedStream
 from aiproxyd.config import Target
-from aiproxyd.dispatch import LiveStream
 from aiproxyd.errors import InvalidRequest, MethodNotAllowed, PermissionDenied, UnknownPath
 from aiproxyd.formats import format_of_caller
-from aiproxyd.formats.base import Format, decode_request
+from aiproxyd.formats.base import Format, decode_body
 from aiproxyd.handlers.generation import GEMINI_PREFIXES, JSON_TYPE, OWN_PATHS
 from aiproxyd.handlers.reading import read_body, read_query, refuse_upgrade, use_model
 from aiproxyd.headers import select_for_caller, select_for_upstream
@@ -136,7 +136,7 @@ class _Passthrough:
         try:
             if not 200 <= answer.status < 300:
                 raise await provider.read_refusal(answer, fmt)
-            return await _relay(request, answer, fmt, record, deadline)
+            return await _relay(request, answer, fmt, provider, record, deadline)
         finally:
             answer.close()
 
@@ -221,7 +221,7 @@ async def _read_upload(request: web.Request, *, is_limited: bool) -> _Upload:
 
 
 def _read_json(body: bytes) -> _Upload:
-    model = decode_request(_body, body).model
+    model = decode_body(_body, body).model
     span = find_members(body)["model"] if model else None
     return _Upload(head=body, model=model, span=span, is_json=True)
 
@@ -284,7 +284,7 @@ def _is_model_field(headers: bytes) -> bool:
 
 
 async def _relay(
-    request: web.Request, answer: Answer, fmt: Format, record: CallRecord, deadline: float
+    request: web.Request, answer: Answer, fmt: Format, provider: Provider, record: CallRecord, deadline: float
 ) -> web.StreamResponse:
     headers = select_for_caller(answer.headers)
     if answer.content_type == JSON_TYPE:
@@ -294,7 +294,7 @@ async def _relay(
         return web.Response(status=answer.status, body=body, headers=headers)
     if answer.content_type == "text/event-stream" and request.path == _COMPLETIONS:
         # The one stream here whose end we know.
-        stream = LiveStream(answer, EventCutter(), fmt.stream_tap(), record, deadline)
+        stream = RelayedStream(answer, EventCutter(), fmt.stream_tap(), fmt, provider, record, deadline)
         await stream.wait_for_first()
         return await relay_stream(request, stream, fmt, record)
     return await relay_bytes(request, answer, web.StreamResponse(status=answer.status, headers=headers), deadline)

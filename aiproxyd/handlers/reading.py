@@ -14,6 +14,7 @@ from aiproxyd.tasks import Clock
 BODY_TIMEOUT_S: Final = 600.0
 """How long a caller may take to send a body that is held: the default limit at the speed of a slow line."""
 
+_PATH_STEPS: Final = frozenset((".", ".."))
 _CREDENTIALS: Final = frozenset(("key", "api_key", "access_token", "oauth_token"))
 
 
@@ -60,9 +61,12 @@ def use_model(request: web.Request, model: str, fmt: Format | None = None, body:
 
     Raises:
         PermissionDenied: the caller's key does not allow it.
-        InvalidRequest: the key is limited, and parsers do not agree about what the body names.
+        InvalidRequest: it is no model's name; or the key is limited, and parsers disagree about what the body names.
     """
     request[RECORD].model = model
+    if not _PATH_STEPS.isdisjoint(model.split("/")):
+        # The name may become a part of the upstream's URL.
+        raise InvalidRequest("'.' and '..' are no parts of a model's name", param="$.model")
     principal = request[PRINCIPAL]
     if principal.allowed_models is None:
         return

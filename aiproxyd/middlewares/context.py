@@ -18,6 +18,9 @@ _SERVER: Final = f"aiproxyd/{aiproxyd.__version__}"
 _UNPRINTABLE: Final = re.compile(r"[^ -~]")
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
+MAX_DROPPED_CHARS: Final = 1024
+"""Longest list of what was dropped; fields that nobody knows can be many."""
+
 
 def context(log: AccessLog, in_flight: InFlight) -> Middleware:
     """Return the middleware that opens a record for each request and writes it to *log* in the end."""
@@ -55,6 +58,8 @@ async def stamp(request: web.Request, response: web.StreamResponse) -> None:
         if record.upstream_model:
             headers["x-aiproxyd-model"] = _UNPRINTABLE.sub("?", record.upstream_model[:MAX_NAME_CHARS])
         headers["x-aiproxyd-attempts"] = str(record.attempts)
+    if record.dropped:
+        headers["x-aiproxyd-dropped"] = _UNPRINTABLE.sub("?", ", ".join(record.dropped))[:MAX_DROPPED_CHARS]
     if record.upstream_ms is not None:
         headers["Server-Timing"] = f"upstream;dur={record.upstream_ms:.1f}, total;dur={record.elapsed_ms:.1f}"
     if record.format == ANTHROPIC.name and "request-id" not in headers:

@@ -78,7 +78,10 @@ def answer_error(request: web.Request, error: ProxyError) -> web.Response:
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = ", ".join(error.allowed)
-    return web.Response(status=error.status, body=body or fmt.encode_error(error, record.request_id), headers=headers)
+    status = error.status
+    if body is None:
+        body, status = fmt.encode_error(error, record.request_id), fmt.error_status(error)
+    return web.Response(status=status, body=body, headers=headers)
 
 
 def _to_error(exc: Exception, request: web.Request) -> ProxyError:

@@ -8,7 +8,7 @@ import itertools
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import ClassVar, Final, TypeAlias
 
@@ -18,6 +18,7 @@ from multidict import CIMultiDict
 from typing_extensions import override
 from yarl import URL
 
+from aiproxyd.capabilities import Capabilities, find_capabilities
 from aiproxyd.config import Secret, TimeLimits, UpstreamSettings
 from aiproxyd.errors import (
     ProxyError,
@@ -32,7 +33,7 @@ from aiproxyd.errors import (
 from aiproxyd.formats import FORMATS
 from aiproxyd.formats.base import Format
 from aiproxyd.headers import read_retry_after_s, select_for_caller
-from aiproxyd.hub import ModelCard
+from aiproxyd.hub import ModelCard, Request
 from aiproxyd.tasks import Clock
 
 MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
@@ -119,7 +120,7 @@ class Provider(ABC):
 
     name: ClassVar[str]
     formats: ClassVar[tuple[str, ...]]
-    """Names of the formats that its upstreams speak natively; the first is that of its model list."""
+    """Names of the formats that its upstreams may speak; the first is that of its model list."""
     models_path: ClassVar[str] = "/v1/models"
     model_prefixes: ClassVar[tuple[str, ...]] = ()
     """How names of this provider's own models begin."""
@@ -127,6 +128,12 @@ class Provider(ABC):
     def __init__(self, settings: UpstreamSettings, session: Session, mark: str) -> None:
         """Take the *session* that calls go out on, closed by whoever opened it, and the *mark* left in ``via``."""
         self.settings = settings
+        self.spoken: tuple[str, ...] = self.formats
+        """Names of the formats that this upstream is asked in."""
+        self.marks: tuple[bytes, ...] = ()
+        """What stands in the bodies, in its own formats, of conversations that were led with other upstreams too."""
+        self.can_count = True
+        """Whether it counts tokens, where its format has words for that."""
         self._loop: asyncio.AbstractEventLoop | None = None
         """Found with the first call."""
         self._usable_again = 0.0
@@ -153,6 +160,22 @@ class Provider(ABC):
     def url(self, path: str) -> str:
         """Return where *path*, as on our own surface, is found at the upstream."""
         return self._base + path
+
+    def choose_format(self, fmt: str, capabilities: Capabilities, body: bytes, decode: Callable[[], Request]) -> str:
+        """Return the name of the format in which to ask a model what a caller asks in *fmt*: that one where it can be.
+
+        *capabilities* are the model's where it is asked in the first of the formats; *body* is the caller's request,
+        *decode* returns what it means.
+
+        Raises:
+            InvalidRequest: *decode* could not.
+        """
+        del capabilities, body, decode  # for upstreams that are particular
+        return fmt if fmt in self.spoken else self.spoken[0]
+
+    def find_capabilities(self, model: str, fmt: str) -> Capabilities:
+        """Return what *model* accepts where it is asked in *fmt*."""
+        return find_capabilities(model, fmt)
 
     def prepare(self, headers: CIMultiDict[str]) -> None:  # noqa: B027  # most have nothing to add
         """Add the headers that this provider's upstreams want on every call."""
@@ -245,12 +268,18 @@ class Provider(ABC):
             url = self._urls[path] = URL(self.url(path), encoded=True)
         return url
 
-    def hide_keys(self, error: UpstreamError) -> None:
+    def hide_keys(self, error: ProxyError) -> None:
         """Take our own keys out of what the upstream says about them."""
         for key in self.settings.api_keys:
             error.message = error.message.replace(key.reveal(), "***")
-            if isinstance(error, UpstreamRefusal) and error.body is not None:
-                error.body = error.body.replace(key.reveal().encode(), b"***")
+        if isinstance(error, UpstreamRefusal) and error.body is not None:
+            error.body = self.redact(error.body)
+
+    def redact(self, text: bytes) -> bytes:
+        """Return *text* of the upstream's without our own keys."""
+        for key in self.settings.api_keys:
+            text = text.replace(key.reveal().encode(), b"***")
+        return text
 
 
 async def _pace(body: AsyncIterator[bytes], clock: Clock, limits: TimeLimits, deadline: float) -> AsyncIterator[bytes]:

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
+from msgspec.structs import replace
 from yarl import URL
 
+from aiproxyd.capabilities import Capabilities
 from aiproxyd.config import DEFAULT_BASE_URLS, ModelSettings, Target
 from aiproxyd.errors import UnknownModel
 from aiproxyd.globs import compile_globs, is_glob, specificity
@@ -30,6 +32,7 @@ class Catalogue:
             (compile_globs([model.name]), model)
             for model in sorted(models, key=lambda model: specificity(model.name), reverse=True)
         ]
+        self._is_told = any(model.capabilities for model in models)
         self._patterns = {
             name: compile_globs(provider.settings.models)
             for name, provider in providers.items()
@@ -80,6 +83,13 @@ class Catalogue:
         if principal.may_use(name) and (self._find_configured(name) or self._find_listed(name)):
             return ModelCard(name=name)
         raise await self._unknown(name, principal)
+
+    def adjust(self, name: str, capabilities: Capabilities) -> Capabilities:
+        """Return *capabilities* as the configuration of the model *name* has them."""
+        for pattern, model in self._models if self._is_told else ():
+            if pattern.match(name):
+                return replace(capabilities, **model.capabilities)
+        return capabilities
 
     def _all_cards(self) -> Iterable[ModelCard]:
         for _, model in self._models:

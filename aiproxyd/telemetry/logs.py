@@ -91,11 +91,14 @@ class AccessLog:
 
 def _render_text(method: str, path: str, status: int, record: CallRecord) -> str:
     usage = record.usage
+    dropped = ",".join(record.dropped)
     tokens = f"{usage.total_input_tokens}+{usage.output_tokens or 0}" if usage else "-"
     return (
         f"{_to_time(time.time())} INFO request id={record.request_id} principal={_quote(record.principal)} "
         f"{method} {_quote(path)} model={_quote(record.model[:MAX_NAME_CHARS])} upstream={record.upstream or '-'} "
-        f"status={status} ms={record.elapsed_ms:.1f} tokens={tokens}{f' error={record.error}' if record.error else ''}"
+        f"status={status} ms={record.elapsed_ms:.1f} tokens={tokens}"
+        f"{f' dropped={_quote_once(dropped)}' if dropped else ''}"
+        f"{f' error={record.error}' if record.error else ''}"
     )
 
 
@@ -114,17 +117,22 @@ def _render_json(method: str, path: str, status: int, record: CallRecord) -> str
         "ms": round(record.elapsed_ms, 1),
         "tokens": record.usage,
     }
+    if record.dropped:
+        line["dropped"] = record.dropped
     if record.error:
         line["error"] = record.error
     return _to_json(line)
 
 
-@lru_cache(maxsize=1024)
-def _quote(text: str) -> str:
+def _quote_once(text: str) -> str:
     """Return *text* so that it can neither end the line nor pass for another field."""
     if not text:
         return "-"
     return text if _PLAIN.fullmatch(text) else '"' + _escape(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+
+
+_quote: Final = lru_cache(maxsize=1024)(_quote_once)
+"""The same, for short texts that come again and again."""
 
 
 def _escape(text: str) -> str:

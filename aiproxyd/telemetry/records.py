@@ -10,6 +10,7 @@ class CallRecord:
 
     __slots__ = (
         "attempts",
+        "dropped",
         "error",
         "format",
         "is_started",
@@ -37,6 +38,8 @@ class CallRecord:
         self.attempts = 0
         self.upstream_ms: float | None = None
         """From the start of the last attempt to the first byte of its answer."""
+        self.dropped: list[str] = []
+        """What the conversion could not carry."""
         self.usage: Usage | None = None
         self.error = ""
         """Code of the error that ended the call, also where it came in band."""

@@ -155,7 +155,8 @@ async def babbler() -> AsyncIterator[str]:
 async def test_an_upstream_that_does_not_speak_http_is_a_502(
     dialect: Dialect, babbler: str, gateway: StartGateway, http: aiohttp.ClientSession
 ) -> None:
-    running = await gateway(f"[upstream up]\nprovider = {dialect.provider}\nbase-url = {babbler}\n")
+    flavour = "flavour = first-party" if dialect.provider == "openai" else ""
+    running = await gateway(f"[upstream up]\nprovider = {dialect.provider}\nbase-url = {babbler}\n{flavour}\n")
 
     response, body = await call(http, running.url, dialect)
 
@@ -566,15 +567,16 @@ async def test_a_request_that_is_at_fault_itself_is_not_tried_again(
     assert len(upstream.received) == 1
 
 
-async def test_a_model_whose_upstream_speaks_another_format_is_refused_by_name(
+async def test_a_method_that_has_no_equal_in_the_upstreams_format_is_refused(
     upstream: Upstream, gateway: StartGateway, http: aiohttp.ClientSession
 ) -> None:
-    running = await gateway(upstream_section(upstream, "gemini"))
+    running = await gateway(upstream_section(upstream, "anthropic"))
 
-    response, body = await call(http, running.url, DIALECTS["anthropic"])
+    async with http.post(running.url + "/v1beta/models/m:predictLongRunning", data=b"{}") as response:
+        body = await response.read()
 
     assert response.status == 400
-    assert "gemini" in error_of(body, DIALECTS["anthropic"])["message"]
+    assert "no such method" in error_of(body, DIALECTS["gemini"])["message"]
 
 
 async def test_a_request_that_comes_back_to_us_is_a_508(

@@ -23,6 +23,7 @@ NO_TEST_OF_ITS_OWN = {
     "__main__": "commands/test_check.py",
     "app": "http/test_failures.py",
     "appkeys": "http/test_auth.py",
+    "attempt": "http/test_matrix.py",
     "config": "test_config.py",
     "dispatch": "http/test_failures.py",
     "handlers/generation": "http/test_byte_path.py",
@@ -39,6 +40,7 @@ NO_TEST_OF_ITS_OWN = {
     "providers/gemini": "providers/test_contract.py",
     "providers/openai": "providers/test_contract.py",
     "relay": "http/test_failures.py",
+    "sidecalls": "http/test_sidecalls.py",
     "telemetry/records": "telemetry/test_logs.py",
 }
 

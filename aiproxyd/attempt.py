@@ -1,0 +1,438 @@
+"""One attempt to have a request answered by one target: as bytes where both speak one format, else converted.
+
+What comes out of here has begun well: the whole answer, or the first event of a stream, is there; until then a failure
+is an ordinary error.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from typing import Final, Literal, NoReturn, Protocol, TypeAlias
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Struct
+from multidict import CIMultiDict
+from typing_extensions import override
+
+from aiproxyd.config import Target
+from aiproxyd.conversion import Crossing, StreamCrossing
+from aiproxyd.errors import ProxyError, UpstreamCut, UpstreamError, UpstreamGarbage
+from aiproxyd.formats import GEMINI
+from aiproxyd.formats.base import Format, StreamTap, is_whole_event
+from aiproxyd.headers import select_for_caller, select_for_conversion
+from aiproxyd.hub import Request as HubRequest
+from aiproxyd.providers.base import Answer, Call, Provider
+from aiproxyd.splice import apply_edits
+from aiproxyd.sse import EventCutter, first_event
+from aiproxyd.telemetry.records import CallRecord
+
+EVENT_STREAM: Final = "text/event-stream"
+JSON_TYPE: Final = "application/json"
+
+
+Kind: TypeAlias = Literal["generate", "count", "embed", "other"]
+"""What is asked for: words of a model, a count of tokens, embeddings, or what is only relayed."""
+
+
+class Request(Struct, kw_only=True):
+    """A caller's request as it was read: what the byte path needs to know of it, and its bytes."""
+
+    fmt: Format
+    model: str
+    """As the caller named it."""
+    path: str
+    """As on our own surface; ``{model}`` stands for the upstream's name of the model."""
+    query: str
+    headers: CIMultiDict[str]
+    body: bytes
+    is_stream: bool = False
+    wants_usage: bool = True
+    candidates: int = 1
+    kind: Kind = "generate"
+    decoded: HubRequest | None = None
+
+    def decode(self) -> HubRequest:
+        """Return the request in neutral terms; decoded once, whatever number of targets is tried.
+
+        Raises:
+            InvalidRequest: it is not one, or holds what no other format has a place for.
+        """
+        if self.decoded is None:
+            decode = self.fmt.decode_count_request if self.kind == "count" else self.fmt.decode_request
+            asked = decode(self.body)
+            # Gemini's path says both.
+            asked.model, asked.stream = self.model, self.is_stream
+            self.decoded = asked
+        return self.decoded
+
+
+class WholeAnswer(Struct):
+    """An answer that is complete."""
+
+    status: int
+    headers: CIMultiDict[str]
+    body: bytes
+
+
+class LiveStream(ABC):
+    """A stream whose first events have come. Must be closed."""
+
+    def __init__(self, answer: Answer, headers: CIMultiDict[str], deadline: float) -> None:
+        self.status = answer.status
+        self.headers = headers
+        self.first = b""
+        """The first events; they belong to the stream and come before ``next_block``."""
+        self.deadline = deadline
+        """When the whole call must be over, on the monotonic clock."""
+        self._answer = answer
+
+    @property
+    @abstractmethod
+    def is_array(self) -> bool:
+        """Whether this is Gemini's JSON array, which has no place for an error in band."""
+
+    @property
+    def has_band(self) -> bool:
+        """Whether an error can be told inside the stream."""
+        return not self.is_array
+
+    @property
+    @abstractmethod
+    def is_failed(self) -> bool:
+        """Whether the upstream itself has reported an error in band, which was passed on."""
+
+    @abstractmethod
+    async def wait_for_first(self) -> None:
+        """Wait for the first event, into ``first``.
+
+        Raises:
+            UpstreamError: the stream broke off, or ended before it was complete.
+        """
+
+    @abstractmethod
+    async def next_block(self) -> bytes:
+        """Return the next whole events for the caller, b"" behind the end.
+
+        Raises:
+            UpstreamError: the stream broke off, or ended before it was complete.
+        """
+
+    @abstractmethod
+    def encode_failure(self, error: ProxyError) -> bytes:
+        """Return the bytes that tell the caller of *error* inside the stream."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Record the usage and let go of the upstream's connection."""
+
+
+class Cutter(Protocol):
+    """Cuts what has arrived where it may be relayed."""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Return what can be relayed by now."""
+        ...
+
+    def take_rest(self) -> bytes:
+        """Return what is left at the end."""
+        ...
+
+
+class _NoCutter:
+    def feed(self, chunk: bytes) -> bytes:
+        return chunk
+
+    def take_rest(self) -> bytes:
+        return b""
+
+
+class RelayedStream(LiveStream):
+    """A stream that is relayed as bytes."""
+
+    def __init__(
+        self,
+        answer: Answer,
+        cutter: Cutter,
+        tap: StreamTap,
+        fmt: Format,
+        provider: Provider,
+        record: CallRecord,
+        deadline: float,
+    ) -> None:
+        super().__init__(answer, select_for_caller(answer.headers), deadline)
+        self._provider = provider
+        self._cutter = cutter
+        self._tap = tap
+        self._fmt = fmt
+        self._record = record
+        self._is_over = False
+
+    @property
+    @override
+    def is_array(self) -> bool:
+        return isinstance(self._cutter, _NoCutter)
+
+    @property
+    @override
+    def is_failed(self) -> bool:
+        return self._tap.is_failed
+
+    @override
+    async def wait_for_first(self) -> None:
+        self.first = await self.next_block()
+        # Comments that keep the line alive (OpenRouter's do) are not the first event: an error may still follow.
+        while not self.is_array and first_event(self.first) is None:
+            block = await self.next_block()
+            if not block:
+                raise UpstreamCut("the upstream's stream ended before its first event")
+            self.first += block
+
+    @override
+    async def next_block(self) -> bytes:
+        while not self._is_over:
+            try:
+                chunk = await self._answer.read()
+            except UpstreamError:
+                self._tap.finish()
+                if not self._tap.is_complete:
+                    raise
+                chunk = b""
+            block = self._tap.feed(self._cutter.feed(chunk)) if chunk else self._end()
+            if self._tap.is_terminal:
+                self._answer.expect_end()
+            if block:
+                return self._provider.redact(block) if self._tap.is_failed else block
+        return b""
+
+    def _end(self) -> bytes:
+        self._is_over = True
+        # Several servers leave out the blank line behind their last event; half an event is never passed on.
+        rest = self._cutter.take_rest()
+        if rest.strip(b"\r\n"):
+            rest = self._tap.feed(rest) if is_whole_event(rest) else b""
+        self._tap.finish()
+        if not self._tap.is_complete:
+            raise UpstreamCut("the upstream's stream ended before it was complete")
+        return rest
+
+    @override
+    def encode_failure(self, error: ProxyError) -> bytes:
+        return self._fmt.encode_stream_error(error, self._record.request_id)
+
+    @override
+    def close(self) -> None:
+        self._record.usage = self._tap.usage
+        self._answer.close()
+
+
+class ConvertedStream(LiveStream):
+    """A stream that the upstream writes in another format."""
+
+    def __init__(
+        self,
+        answer: Answer,
+        crossing: StreamCrossing,
+        provider: Provider,
+        record: CallRecord,
+        deadline: float,
+        *,
+        is_array: bool,
+    ) -> None:
+        content_type = JSON_TYPE if is_array else EVENT_STREAM
+        super().__init__(answer, CIMultiDict({"Content-Type": content_type}), deadline)
+        self._crossing = crossing
+        self._provider = provider
+        self._record = record
+        self._is_array = is_array
+
+    @property
+    @override
+    def is_array(self) -> bool:
+        return self._is_array
+
+    @property
+    @override
+    def has_band(self) -> bool:
+        return True
+
+    @property
+    @override
+    def is_failed(self) -> bool:
+        return False  # is raised, and then told by us
+
+    @override
+    async def wait_for_first(self) -> None:
+        self.first = await self.next_block()
+        if self._crossing.is_over:
+            # What came with the failure has not been sent yet.
+            self._raise_failure()
+
+    @override
+    async def next_block(self) -> bytes:
+        crossing = self._crossing
+        while not crossing.is_over:
+            try:
+                chunk = await self._answer.read()
+            except UpstreamError:
+                # Several servers reset the connection behind an answer that is complete all the same.
+                block = crossing.feed_eof()
+                if crossing.take_failure() is not None:
+                    raise
+            else:
+                block = crossing.feed(chunk) if chunk else crossing.feed_eof()
+            if block:
+                return block
+        self._raise_failure()
+        await self._read_on()
+        return b""
+
+    def _raise_failure(self) -> None:
+        failure = self._crossing.take_failure()
+        if failure is not None:
+            self._provider.hide_keys(failure)
+            try:
+                raise failure
+            finally:
+                del failure  # else it and this frame would hold each other
+
+    async def _read_on(self) -> None:
+        """Read up to the end of the connection's answer, so that the connection can be used again."""
+        self._answer.expect_end()
+        with suppress(UpstreamError):
+            while await self._answer.read():
+                pass
+
+    @override
+    def encode_failure(self, error: ProxyError) -> bytes:
+        return self._crossing.encode_failure(error)
+
+    @override
+    def close(self) -> None:
+        self._record.usage = self._crossing.usage
+        self._answer.close()
+
+
+async def attempt(
+    request: Request, target: Target, provider: Provider, crossing: Crossing | None, deadline: float, record: CallRecord
+) -> WholeAnswer | LiveStream:
+    """Send *request* to *target* by way of *crossing*, as bytes where there is none, and return what it answers.
+
+    Raises:
+        InvalidRequest: the conversion would lose its meaning.
+        UpstreamError: it was not answered, or with an error.
+    """
+    started_s = time.perf_counter()
+    call = _write_bytes(request, target, provider) if crossing is None else _write(request, target, crossing)
+    if crossing is not None:
+        record.dropped = crossing.losses.names
+    answer = await provider.send(call, deadline)
+    is_handed_over = False
+    try:
+        if not 200 <= answer.status < 300:
+            raise await provider.read_refusal(answer, request.fmt if crossing is None else crossing.upstream)
+        if not request.is_stream:
+            if crossing is None:
+                return await read_whole(answer, request.fmt, record)
+            return await _convert_whole(answer, crossing, record)
+        if crossing is None:
+            stream = await _open_relay(answer, request, provider, record, deadline)
+        else:
+            stream = await _open_conversion(answer, request, crossing, provider, record, deadline)
+        is_handed_over = True
+        return stream
+    finally:
+        record.upstream_ms = (time.perf_counter() - started_s) * 1000
+        if not is_handed_over:
+            answer.close()
+
+
+def _write_bytes(request: Request, target: Target, provider: Provider) -> Call:
+    body = request.body
+    model = target.model if target.model != request.model else None
+    ask_usage = _asks_usage(request, provider)
+    if model is not None or ask_usage:
+        body = apply_edits(body, request.fmt.edits(body, model=model, ask_usage=ask_usage))
+    path = request.path.replace("{model}", quote(target.model, safe="/:@"))
+    return Call(path=path, query=request.query, headers=request.headers, body=body)
+
+
+def _asks_usage(request: Request, provider: Provider) -> bool:
+    return request.is_stream and not request.wants_usage and provider.settings.stream_usage
+
+
+def _write(request: Request, target: Target, crossing: Crossing) -> Call:
+    path, query, body = crossing.encode_request(target.model)
+    headers = select_for_conversion(request.headers)
+    headers["Content-Type"] = JSON_TYPE
+    return Call(path=path, query=query, headers=headers, body=body)
+
+
+async def read_whole(answer: Answer, fmt: Format, record: CallRecord) -> WholeAnswer:
+    """Return *answer* as it is, after a look at it.
+
+    Raises:
+        UpstreamError: it broke off, or is an error in spite of its status.
+    """
+    body = await answer.read_whole()
+    try:
+        tapped = fmt.read_answer(body)
+    except msgspec.DecodeError as exc:
+        raise UpstreamGarbage("the upstream's answer is not JSON") from exc
+    if tapped.error is not None:
+        try:
+            raise tapped.error
+        finally:
+            del tapped  # else the error and this frame would hold each other
+    record.usage = tapped.usage
+    return WholeAnswer(answer.status, select_for_caller(answer.headers), body)
+
+
+async def _convert_whole(answer: Answer, crossing: Crossing, record: CallRecord) -> WholeAnswer:
+    body, response = crossing.convert_answer(await answer.read_whole())
+    record.usage = response.usage
+    record.dropped = crossing.losses.names
+    return WholeAnswer(answer.status, CIMultiDict({"Content-Type": JSON_TYPE}), body)
+
+
+async def _open_relay(
+    answer: Answer, request: Request, provider: Provider, record: CallRecord, deadline: float
+) -> LiveStream:
+    cutter: Cutter
+    match answer.content_type:
+        case "text/event-stream" | "":
+            cutter = EventCutter()
+            hide_usage = _asks_usage(request, provider)
+            tap = request.fmt.stream_tap(hide_usage=hide_usage, candidates=request.candidates)
+        case "application/json" if request.fmt is GEMINI:
+            cutter, tap = _NoCutter(), GEMINI.array_tap(request.candidates)
+        case _:
+            await _refuse_whole(answer, request.fmt, record)
+    stream = RelayedStream(answer, cutter, tap, request.fmt, provider, record, deadline)
+    await stream.wait_for_first()
+    error = request.fmt.read_stream_error(stream.first)
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error  # else it and this frame would hold each other
+    return stream
+
+
+async def _open_conversion(
+    answer: Answer, request: Request, crossing: Crossing, provider: Provider, record: CallRecord, deadline: float
+) -> LiveStream:
+    if answer.content_type not in (EVENT_STREAM, ""):
+        await _refuse_whole(answer, crossing.upstream, record)
+    # Gemini's callers get events only where they ask for them: https://ai.google.dev/api/generate-content.
+    is_array = request.fmt is GEMINI and "alt=sse" not in request.query.split("&")
+    encoder = (GEMINI.array_encoder if is_array else request.fmt.stream_encoder)(crossing.asked, record.request_id)
+    stream = ConvertedStream(answer, crossing.open_stream(encoder), provider, record, deadline, is_array=is_array)
+    await stream.wait_for_first()
+    return stream
+
+
+async def _refuse_whole(answer: Answer, fmt: Format, record: CallRecord) -> NoReturn:
+    # Several imitations report errors with a success status, whole even where a stream was asked for.
+    await read_whole(answer, fmt, record)
+    raise UpstreamGarbage("the upstream answered whole where a stream was asked for")
