@@ -2,6 +2,8 @@
 
 Starts a mock upstream, a load generator and every candidate on loopback, then measures in rounds: each candidate in
 turn, again and again, so that whatever else the machine does meets all of them. Figures are medians over the rounds.
+Where aiproxyd converts, the others pass on the same upstream answer, and are asked for it in the upstream's own format.
+Before all that, what conversion costs without a socket is measured for each pair of formats.
 """
 
 import argparse
@@ -23,23 +25,37 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
 import msgspec
 
+from benchmarks import wire
+
 HERE = Path(__file__).resolve().parent
 KEY = "bench-key"
 DIRECT = "direct"
 """The column without a proxy."""
+NGINX = "nginx"
+AIPROXYD = "aiproxyd"
 POLL_S = 0.005
 START_PATIENCE_S = 15.0
 SETTLE_S = 0.3
 WARM_SCALE = 0.2
 STREAM_EVENTS = 101
-"""`data:` lines of a stream: 100 events and `[DONE]`."""
+"""`data:` lines of a chat stream: 100 events and `[DONE]`."""
+CONVERTED_EVENTS = 100
+"""Fewest `data:` lines of a stream that is converted, on either side."""
+MESSAGES_MODEL = "bench-messages"
+"""The model that aiproxyd finds at an upstream of Anthropic's API."""
+GEMINI_MODEL = "bench-gemini"
+MACHINES = "machines"
+"""The section without sockets, as --only names it."""
+MACHINES_PATIENCE_S = 120
+MACHINES_QUICK_ROUNDS = 3
+MACHINES_ROUNDS = 7
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
@@ -49,6 +65,15 @@ PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "CREDENTIALS_DI
 
 Figures = dict[str, dict[str, list[float]]]
 """Row → candidate → one value per round."""
+
+
+class Machines(msgspec.Struct):
+    """What the section without sockets has measured."""
+
+    figures: Figures
+    """Pair of formats → column → one value per round."""
+    targets: dict[str, str]
+    """Promise → met or missed."""
 
 
 class BenchError(Exception):
@@ -73,13 +98,30 @@ class Sample(msgspec.Struct):
 
 
 @dataclass(frozen=True)
+class Ask:
+    """One request, and what tells a right answer to it."""
+
+    api: wire.Api
+    path: str
+    body: str
+
+    @classmethod
+    def of(cls, api: wire.Api, model: str, *, is_stream: bool = False) -> "Ask":
+        return cls(api, api.path(model, is_stream=is_stream), api.ask(model, is_stream=is_stream).decode())
+
+
+@dataclass(frozen=True)
 class Measure:
     """One kind of load."""
 
     name: str
-    body: str
+    ask: Ask
     connections: int
     seconds: float
+    plain: Ask | None = None
+    """What everybody but aiproxyd is asked, in the words of the upstream; None: the same."""
+    is_extra: bool = False
+    """Left out by --quick."""
     events: int = 0
     stagger_s: float = 0.0
     warm_s: float = 0.15
@@ -140,28 +182,40 @@ class Candidate:
 # --- Requests ---------------------------------------------------------------------------------------------------------
 
 
-def request_body(model: str = "bench-model", **extra: object) -> str:
-    """Build a chat completion request of about 1 kB."""
-    system = "You are a careful assistant of a household. " * 6
-    question = "What stands between the programs at home and the models they talk to, and what does it do there? " * 5
-    messages = [{"role": "system", "content": system}, {"role": "user", "content": question}]
-    payload = {"model": model, "messages": messages, "temperature": 0.2, "max_tokens": 256, **extra}
-    return msgspec.json.encode(payload).decode()
+WHOLE = Ask.of(wire.CHAT, "bench-model")
+STREAM = Ask.of(wire.CHAT, "bench-model", is_stream=True)
+USAGE_ASKED = wire.CHAT.ask("bench-model", is_stream=True, stream_options={"include_usage": True}).decode()
+PACED = Ask.of(wire.CHAT, "paced", is_stream=True)
 
 
-WHOLE = request_body()
-STREAM = request_body(stream=True)
-STREAM_USAGE = request_body(stream=True, stream_options={"include_usage": True})
-PACED = request_body("paced", stream=True)
+def convert(name: str, caller: wire.Api, upstream: wire.Api, model: str, *, is_extra: bool) -> tuple[Measure, ...]:
+    """Build the measures of a pair of APIs; *model* leads aiproxyd to an upstream of the other one."""
+    ask, plain = Ask.of(caller, model), Ask.of(upstream, model)
+    stream, plain_stream = Ask.of(caller, model, is_stream=True), Ask.of(upstream, model, is_stream=True)
+    seconds = 0.5 if is_extra else 0.8
+    return (
+        Measure(f"{name}-1", ask, 1, seconds, plain, is_extra),
+        Measure(f"{name}-32", ask, 32, seconds, plain, is_extra),
+        Measure(f"{name}-stream", stream, 8, seconds, plain_stream, is_extra, events=CONVERTED_EVENTS),
+    )
+
+
+CONVERSIONS = {
+    "chat to anthropic": convert("chat-anthropic", wire.CHAT, wire.MESSAGES, MESSAGES_MODEL, is_extra=False),
+    "anthropic to chat": convert("anthropic-chat", wire.MESSAGES, wire.CHAT, "bench-model", is_extra=True),
+    "chat to gemini": convert("chat-gemini", wire.CHAT, wire.GEMINI, GEMINI_MODEL, is_extra=True),
+}
+"""Caller and upstream → their measures: whole with one connection, with 32, streamed."""
 
 MEASURES = (
     Measure("whole-1", WHOLE, connections=1, seconds=1.0),
     Measure("whole-32", WHOLE, connections=32, seconds=1.0),
     Measure("stream", STREAM, connections=8, seconds=1.0, events=STREAM_EVENTS),
-    Measure("stream-usage", STREAM_USAGE, connections=8, seconds=0.6, events=STREAM_EVENTS + 1),
+    Measure("stream-usage", replace(STREAM, body=USAGE_ASKED), connections=8, seconds=0.6, events=STREAM_EVENTS + 1),
     # Connections start one after the other within a gap: upstreams do not send their events in step. With fewer streams
     # the machine sleeps between events, and what waking it costs makes the figure twice as high and far from steady.
     Measure("paced", PACED, connections=24, seconds=1.1, events=STREAM_EVENTS, stagger_s=0.005, warm_s=0.0),
+    *(measure for measures in CONVERSIONS.values() for measure in measures),
 )
 
 
@@ -171,6 +225,15 @@ def _per_second(sample: Sample) -> float:
 
 def _cpu_us(sample: Sample) -> float:
     return sample.cpu_us / sample.requests
+
+
+def _rows_of(pair: str, measures: tuple[Measure, ...]) -> tuple[Row, ...]:
+    whole, whole_32, stream = (measure.name for measure in measures)
+    return (
+        Row(f"{pair}: CPU us per request, 1 connection", whole, _cpu_us),
+        Row(f"{pair}: CPU us per request, 32 connections", whole_32, _cpu_us),
+        Row(f"{pair}: CPU us per stream, at once", stream, _cpu_us),
+    )
 
 
 ROWS = (
@@ -186,6 +249,7 @@ ROWS = (
     Row("CPU us per stream, at once", "stream", _cpu_us),
     Row("CPU us per stream, at once, usage asked", "stream-usage", _cpu_us),
     Row("CPU us per stream, 5 ms apart", "paced", _cpu_us),
+    *(row for pair, measures in CONVERSIONS.items() for row in _rows_of(pair, measures)),
 )
 START_MS = "start ms, exec to first answer"
 PSS_START = "PSS MB after start"
@@ -322,7 +386,19 @@ port = {port}
 provider = openai
 base-url = http://127.0.0.1:{upstream_port}/v1
 api-key = bench
-models = *
+models = bench-model, paced
+
+[upstream messages]
+provider = anthropic
+base-url = http://127.0.0.1:{upstream_port}
+api-key = bench
+models = bench-messages
+
+[upstream gemini]
+provider = gemini
+base-url = http://127.0.0.1:{upstream_port}
+api-key = bench
+models = bench-gemini
 
 [key bench]
 secret = sha256:{secret}
@@ -345,7 +421,7 @@ def make_nginx(directory: Path, upstream_port: int) -> Candidate:
     text = NGINX_CONFIG.format(user=user, temp_paths=temp_paths, upstream_port=upstream_port, port=port)
     (directory / "nginx.conf").write_text(text)
     argv = [program, "-p", f"{directory}/", "-c", "nginx.conf", "-e", "error.log"]
-    return Candidate("nginx", argv, port, directory)
+    return Candidate(NGINX, argv, port, directory)
 
 
 def make_relay(directory: Path, upstream_port: int) -> Candidate:
@@ -354,7 +430,7 @@ def make_relay(directory: Path, upstream_port: int) -> Candidate:
 
 
 def make_aiproxyd(directory: Path, upstream_port: int) -> Candidate:
-    """As an operator would start it: one key, one upstream, the access log on."""
+    """As an operator would start it: one key, one upstream of each kind, the access log on."""
     directory.mkdir()
     port = free_port()
     config = directory / "config.ini"
@@ -362,13 +438,13 @@ def make_aiproxyd(directory: Path, upstream_port: int) -> Candidate:
     config.write_text(AIPROXYD_CONFIG.format(port=port, upstream_port=upstream_port, secret=secret))
     script = Path(sys.executable).parent / "aiproxyd"
     program = [str(script)] if script.exists() else [sys.executable, "-m", "aiproxyd"]
-    return Candidate("aiproxyd", [*program, "--config", str(config)], port, directory)
+    return Candidate(AIPROXYD, [*program, "--config", str(config)], port, directory)
 
 
 MAKERS: Mapping[str, Callable[[Path, int], Candidate]] = {
-    "nginx": make_nginx,
+    NGINX: make_nginx,
     "relay": make_relay,
-    "aiproxyd": make_aiproxyd,
+    AIPROXYD: make_aiproxyd,
 }
 
 
@@ -385,9 +461,9 @@ def has_answered(port: int) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
     try:
-        connection.request("POST", "/v1/chat/completions", WHOLE, headers)
+        connection.request("POST", WHOLE.path, WHOLE.body, headers)
         answer = connection.getresponse()
-        return answer.status == 200 and b'"finish_reason":"stop"' in answer.read()
+        return answer.status == 200 and WHOLE.api.proof.encode() in answer.read()
     except (OSError, http.client.HTTPException):
         return False
     finally:
@@ -435,6 +511,23 @@ def measure_start(candidate: Candidate, figures: Figures) -> None:
     candidate.stop()
 
 
+def measure_machines(directory: Path, rounds: int) -> Machines:
+    """Run the section without sockets in a process of its own, which is gone before anything is weighed."""
+    argv = [sys.executable, "-m", "benchmarks.machines", str(rounds)]
+    with subprocess.Popen(
+        argv, env=clean_environment(directory), cwd=HERE.parent, stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
+        try:
+            said, _ = process.communicate(timeout=MACHINES_PATIENCE_S)
+        except subprocess.TimeoutExpired as error:
+            raise BenchError(f"machines: not done after {MACHINES_PATIENCE_S} s") from error
+        finally:
+            process.kill()
+    if process.returncode:
+        raise BenchError(f"machines: ended with status {process.returncode}")
+    return msgspec.json.decode(said, type=Machines)
+
+
 # --- Load -------------------------------------------------------------------------------------------------------------
 
 
@@ -450,7 +543,7 @@ class Bench:
         self._directory = directory
         self._stack = stack
         self._load: subprocess.Popen[bytes] | None = None
-        self._upstream = self._helper("upstream.py", stdin=subprocess.DEVNULL)
+        self._upstream = self._helper("upstream", stdin=subprocess.DEVNULL)
         port, self.loop_name = self._line(self._upstream).split()
         self.upstream_port = int(port)
 
@@ -475,7 +568,7 @@ class Bench:
         for candidate in self.candidates:
             candidate.start()
             wait_until(has_answered, candidate)
-        self._load = self._helper("load.py", stdin=subprocess.PIPE)
+        self._load = self._helper("load", stdin=subprocess.PIPE)
 
     def run_round(self, measures: Iterable[Measure], number: int, scale: float, *, is_kept: bool = True) -> None:
         """Put every measure on every candidate once; who comes first changes from round to round."""
@@ -508,9 +601,15 @@ class Bench:
         Raises:
             BenchError: a wrong answer; nothing measured beside it can be trusted.
         """
+        is_converting = candidate is not None and candidate.name == AIPROXYD
+        ask = measure.ask if is_converting or measure.plain is None else measure.plain
         job = {
             "port": candidate.port if candidate else self.upstream_port,
-            "body": measure.body,
+            "path": ask.path,
+            "body": ask.body,
+            # Whoever answers, the words are the upstream's.
+            "proofs": [ask.api.proof, (measure.plain or measure.ask).api.model],
+            "ending": ask.api.ending,
             "key": KEY,
             "connections": measure.connections,
             "seconds": measure.seconds * scale,
@@ -534,7 +633,7 @@ class Bench:
         return msgspec.json.decode(self._line(self._load), type=dict[str, object])
 
     def _helper(self, name: str, *, stdin: int) -> subprocess.Popen[bytes]:
-        argv = [sys.executable, str(HERE / name)]
+        argv = [sys.executable, "-m", f"benchmarks.{name}"]
         process = spawn(argv, self._directory, stdin=stdin, stdout=subprocess.PIPE, stderr=None)
         self._stack.callback(end, process)
         return process
@@ -556,14 +655,14 @@ def cell(row: Mapping[str, list[float]], name: str) -> str:
         return "-"
     median = statistics.median(values)
     text = f"{median:,.0f}" if abs(median) >= 100 else f"{median:.1f}"
-    if row.get("nginx"):
+    if row.get(NGINX):
         text += f" ({median / statistics.median(row['nginx']):.2f})"
     return f"{text} ±{(max(values) - min(values)) / 2 / abs(median) * 100:.0f}%" if len(values) > 1 else text
 
 
-def table(figures: Figures, names: list[str]) -> list[str]:
+def table(figures: Figures, names: Sequence[str], labels: Iterable[str]) -> list[str]:
     rows = [["", *names]]
-    rows += [[label, *(cell(figures[label], name) for name in names)] for label in LABELS if figures.get(label)]
+    rows += [[label, *(cell(figures[label], name) for name in names)] for label in labels if figures.get(label)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(names) + 1)]
     return [
         "  ".join(
@@ -576,49 +675,74 @@ def table(figures: Figures, names: list[str]) -> list[str]:
 def judge(target: Target, figures: Figures) -> str:
     """Say met, missed or not measured."""
     row = figures.get(target.row, {})
-    if not row.get("aiproxyd") or (target.is_ratio and not row.get("nginx")):
+    if not row.get(AIPROXYD) or (target.is_ratio and not row.get(NGINX)):
         return "not measured"
-    value = statistics.median(row["aiproxyd"])
+    value = statistics.median(row[AIPROXYD])
     if target.is_ratio:
-        value /= statistics.median(row["nginx"])
+        value /= statistics.median(row[NGINX])
     return f"{'met' if value <= target.most else 'missed'} ({value:.1f})"
 
 
-def machine(bench: Bench) -> dict[str, str]:
+def machine(bench: Bench | None) -> dict[str, str]:
     versions = {name: importlib.metadata.version(name) for name in ("aiohttp", "msgspec")}
     return {
         "cores": str(len(os.sched_getaffinity(0))),
+        "load average": f"{os.getloadavg()[0]:.1f}",
         "python": platform.python_version(),
         **versions,
-        "mock and load run on": bench.loop_name,
+        **({"mock and load run on": bench.loop_name} if bench else {}),
     }
 
 
-def print_report(bench: Bench, names: list[str], rounds: int) -> None:
-    print("\n".join(table(bench.figures, names)))
+def print_report(bench: Bench | None, made: Machines | None, rounds: int) -> None:
+    if made:
+        print_machines(made)
+    if bench:
+        print_load(bench, rounds)
+    print("machine: " + ", ".join(f"{name} {value}" for name, value in machine(bench).items()))
+    print("targets:")
+    for text, verdict in verdicts(bench, made).items():
+        print(f"  {text}: {verdict}")
+
+
+def print_machines(made: Machines) -> None:
+    columns = list(next(iter(made.figures.values())))
+    print("\n".join(table(made.figures, columns, made.figures)))
+    print("\nconversion alone, caller to upstream: CPU of one thread, median of the rounds, ± half their range\n")
+
+
+def print_load(bench: Bench, rounds: int) -> None:
+    names = [DIRECT, *(candidate.name for candidate in bench.candidates)]
+    print("\n".join(table(bench.figures, names, LABELS)))
     print(f"\nmedian of {rounds} rounds, (multiple of nginx), ± half the range between rounds")
     print("CPU: user and system of the candidate's processes; everything shares the cores named below")
+    print("A to B: aiproxyd converts for callers of A; the others pass on the same answer of B")
     if bench.upstream_us:
         upstream, load = statistics.median(bench.upstream_us), statistics.median(bench.load_us)
         print(f"harness, direct, 1 connection: mock {upstream:.0f} us, load {load:.0f} us of CPU per request")
-    print("machine: " + ", ".join(f"{name} {value}" for name, value in machine(bench).items()))
     for reason in bench.skipped.values():
         print(f"skipped: {reason}")
-    print("targets:")
-    for target in TARGETS:
-        print(f"  {target.text}: {judge(target, bench.figures)}")
 
 
-def write_json(path: Path, bench: Bench, rounds: int) -> None:
+def verdicts(bench: Bench | None, made: Machines | None) -> dict[str, str]:
+    load = {target.text: judge(target, bench.figures) for target in TARGETS} if bench else {}
+    return load | (made.targets if made else {})
+
+
+def write_json(path: Path, bench: Bench | None, made: Machines | None, rounds: int) -> None:
     raw = {
         "machine": machine(bench),
         "rounds": rounds,
-        "skipped": bench.skipped,
-        "figures": bench.figures,
-        "mock_cpu_us": bench.upstream_us,
-        "load_cpu_us": bench.load_us,
-        "targets": {target.text: judge(target, bench.figures) for target in TARGETS},
+        "targets": verdicts(bench, made),
+        "machines": made.figures if made else {},
     }
+    if bench:
+        raw |= {
+            "skipped": bench.skipped,
+            "figures": bench.figures,
+            "mock_cpu_us": bench.upstream_us,
+            "load_cpu_us": bench.load_us,
+        }
     path.write_bytes(msgspec.json.format(msgspec.json.encode(raw)) + b"\n")
 
 
@@ -626,7 +750,7 @@ def write_json(path: Path, bench: Bench, rounds: int) -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    names = [*MAKERS, *(measure.name for measure in MEASURES)]
+    names = [MACHINES, *MAKERS, *(measure.name for measure in MEASURES)]
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure what aiproxyd costs, beside others.")
     parser.add_argument("--quick", action="store_true", help="two short rounds: a look, not a measurement")
     parser.add_argument("--rounds", type=int, metavar="N", help="default 5, with --quick 2")
@@ -645,13 +769,17 @@ def chosen(names: Iterable[str], only: list[str]) -> list[str]:
     return [name for name in everything if name in only] or everything
 
 
-def measure_all(bench: Bench, arguments: argparse.Namespace) -> None:
+def choose_measures(only: list[str], *, is_quick: bool) -> list[Measure]:
+    named = [measure for measure in MEASURES if measure.name in only]
+    return named or [measure for measure in MEASURES if not (is_quick and measure.is_extra)]
+
+
+def measure_load(bench: Bench, arguments: argparse.Namespace) -> None:
     for name in chosen(MAKERS, arguments.only):
         bench.add(name)
     bench.measure_starts(arguments.rounds)
     bench.start_all()
-    wanted = chosen((measure.name for measure in MEASURES), arguments.only)
-    measures = [measure for measure in MEASURES if measure.name in wanted]
+    measures = choose_measures(arguments.only, is_quick=arguments.quick)
     scale = 0.4 if arguments.quick else 1.0
     bench.run_round(measures, 0, WARM_SCALE, is_kept=False)
     for number in range(arguments.rounds):
@@ -669,16 +797,21 @@ def leave(number: int, _frame: object) -> None:
 
 def main() -> None:
     arguments = parse_arguments()
+    only = set(arguments.only)
     for number in SIGNALS:
         signal.signal(number, leave)
     try:
         with contextlib.ExitStack() as stack:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aiproxyd-bench-")))
-            bench = Bench(directory, stack)
-            measure_all(bench, arguments)
-            print_report(bench, [DIRECT, *(candidate.name for candidate in bench.candidates)], arguments.rounds)
+            made, bench = None, None
+            if not only or MACHINES in only:
+                made = measure_machines(directory, MACHINES_QUICK_ROUNDS if arguments.quick else MACHINES_ROUNDS)
+            if only != {MACHINES}:
+                bench = Bench(directory, stack)
+                measure_load(bench, arguments)
+            print_report(bench, made, arguments.rounds)
             if arguments.json:
-                write_json(arguments.json, bench, arguments.rounds)
+                write_json(arguments.json, bench, made, arguments.rounds)
     except (BenchError, Unavailable) as error:
         sys.exit(f"bench: {error}")
 

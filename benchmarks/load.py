@@ -16,7 +16,7 @@ import msgspec
 from typing_extensions import override
 
 _HEAD_END = b"\r\n\r\n"
-# The canned events hold no carriage return, so these bytes at the end can only be the last chunk.
+# No canned event is a lone 0, so these bytes at the end can only be the last chunk.
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
@@ -27,7 +27,12 @@ class Job(msgspec.Struct, forbid_unknown_fields=True):
     """One cell of the table: what to send, where, from how many connections, for how long."""
 
     port: int
+    path: str
     body: str
+    proofs: list[str]
+    """Stand in every right answer."""
+    ending: str
+    """The last bytes of a right stream."""
     key: str
     connections: int
     seconds: float
@@ -52,10 +57,12 @@ class _Client(asyncio.Protocol):
 
     def __init__(self, job: Job) -> None:
         head = (
-            f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:{job.port}\r\nauthorization: Bearer {job.key}\r\n"
+            f"POST {job.path} HTTP/1.1\r\nhost: 127.0.0.1:{job.port}\r\nauthorization: Bearer {job.key}\r\n"
             f"user-agent: bench\r\naccept: */*\r\ncontent-type: application/json\r\ncontent-length: {len(job.body)}"
         )
         self._request = (head + "\r\n\r\n" + job.body).encode()
+        self._proofs = [proof.encode() for proof in job.proofs]
+        self._ending = job.ending.encode()
         self._events = job.events
         self._loop = asyncio.get_running_loop()
         self._received = bytearray()
@@ -154,9 +161,10 @@ class _Client(asyncio.Protocol):
             framed = body = bytes(self._received[self._body_at :])
         else:
             raise WrongAnswer("bytes after the end of the answer")
-        if b'"finish_reason":"stop"' not in body:
-            raise WrongAnswer(f"no finish_reason: {body[:300]!r}")
-        if self._events and not (body.endswith(b"data: [DONE]\n\n") and body.count(b"data:") >= self._events):
+        for proof in self._proofs:
+            if proof not in body:
+                raise WrongAnswer(f"no {proof!r}: {body[:300]!r}")
+        if self._events and not (body.endswith(self._ending) and body.count(b"data:") >= self._events):
             raise WrongAnswer(f"{body.count(b'data:')} events of {self._events}, ending in {body[-40:]!r}")
         self._right = framed
 

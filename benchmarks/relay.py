@@ -15,7 +15,8 @@ UPSTREAM = web.AppKey("upstream", str)
 
 
 class _Peek(msgspec.Struct):
-    model: str
+    model: str = ""
+    """In Gemini's API both stand in the path."""
     stream: bool = False
 
 
@@ -25,10 +26,11 @@ _decoder = msgspec.json.Decoder(_Peek)
 async def relay(request: web.Request) -> web.StreamResponse:
     body = await request.read()
     peek = _decoder.decode(body)
+    is_stream = peek.stream or ":stream" in request.path
     headers = {"content-type": "application/json", "authorization": request.headers["authorization"]}
-    async with request.app[SESSION].post(request.app[UPSTREAM] + request.path, data=body, headers=headers) as answer:
+    async with request.app[SESSION].post(request.app[UPSTREAM] + request.path_qs, data=body, headers=headers) as answer:
         passed = {"content-type": answer.headers["content-type"]}
-        if not peek.stream:
+        if not is_stream:
             return web.Response(status=answer.status, body=await answer.read(), headers=passed)
         response = web.StreamResponse(status=answer.status, headers=passed)
         await response.prepare(request)
@@ -51,6 +53,7 @@ def main() -> None:
     app[UPSTREAM] = f"http://127.0.0.1:{upstream_port}"
     app.cleanup_ctx.append(_open_session)
     app.router.add_post("/v1/chat/completions", relay)
+    app.router.add_post("/{other:v1.*}", relay)
     web.run_app(app, host="127.0.0.1", port=port, access_log=None, print=None)
 
 

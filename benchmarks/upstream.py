@@ -1,8 +1,8 @@
-"""Mock upstream of the benchmark: canned OpenAI chat answers over a bare asyncio.Protocol.
+"""Mock upstream of the benchmark: canned answers of several APIs, each in its own words, over a bare asyncio.Protocol.
 
 Understands just enough HTTP/1.1 (bodies with a content-length, keep-alive, no pipelining), so that it costs far less
-than whatever is measured in front of it. A body with `"stream":true` is answered with 100 events, all in one write,
-or one every 5 ms where the model is `paced`. Prints `PORT LOOP` once it listens; ends on SIGTERM.
+than whatever is measured in front of it. A request for a stream is answered with 100 deltas, all in one write, or, in
+the chat API and where the model is `paced`, one every 5 ms. Prints `PORT LOOP` once it listens; ends on SIGTERM.
 """
 
 import asyncio
@@ -10,13 +10,19 @@ import gc
 import importlib
 import re
 import signal
+from collections.abc import Sequence
 from typing import cast
 
 import msgspec
 from typing_extensions import override
 
-DELTAS = 98
-"""With the role chunk and the finish chunk a stream has 100 events, `[DONE]` and a usage chunk not counted."""
+from benchmarks import wire
+
+CHAT_DELTAS = 98
+"""With the role chunk and the finish chunk a chat stream has 100 events, `[DONE]` and a usage chunk not counted."""
+
+DELTAS = 100
+"""Of the other APIs' streams."""
 
 GAP_S = 0.005
 """Time between two events of a paced stream."""
@@ -27,12 +33,6 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _STREAM = re.compile(rb'"stream": *true')
 _USAGE = re.compile(rb'"include_usage": *true')
 _PACED = re.compile(rb'"model": *"paced"')
-_TOKENS = {"prompt_tokens": 187, "completion_tokens": 98, "total_tokens": 285}
-_TEXT = (
-    "The gateway sits between the programs of a household and the models they talk to. It reads each request once, "
-    "finds out which upstream should answer it, and hands the answer back as it arrives, byte for byte where both "
-    "sides speak the same format."
-)
 
 
 def _head(status: str, *fields: str) -> bytes:
@@ -40,72 +40,44 @@ def _head(status: str, *fields: str) -> bytes:
     return "\r\n".join((f"HTTP/1.1 {status}", *common, *fields, "", "")).encode()
 
 
-def _whole(status: str, payload: object) -> bytes:
-    body = msgspec.json.encode(payload)
+def _whole(status: str, body: bytes) -> bytes:
     return _head(status, "content-type: application/json", f"content-length: {len(body)}") + body
 
 
-def _completion() -> bytes:
-    message = {"role": "assistant", "content": _TEXT, "refusal": None}
-    return _whole(
-        "200 OK",
-        {
-            "id": "chatcmpl-bench0123456789abcdef",
-            "object": "chat.completion",
-            "created": 1767225600,
-            "model": "bench-model-2026-01-01",
-            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
-            "usage": _TOKENS,
-            "system_fingerprint": "fp_0123456789",
-        },
-    )
+def _refusal(status: str, message: str) -> bytes:
+    return _whole(status, msgspec.json.encode({"error": {"message": message, "type": "invalid_request_error"}}))
 
 
-def _event(choices: list[object], usage: object = None) -> bytes:
-    """One server-sent event, framed as one chunk of the chunked encoding, as real upstreams send it."""
-    chunk = {
-        "id": "chatcmpl-bench0123456789abcdef",
-        "object": "chat.completion.chunk",
-        "created": 1767225600,
-        "model": "bench-model-2026-01-01",
-        "system_fingerprint": "fp_0123456789",
-        "choices": choices,
-    }
-    return _framed(msgspec.json.encode(chunk if usage is None else chunk | {"usage": usage}))
+def _framed(events: Sequence[bytes]) -> list[bytes]:
+    """Make each event one chunk of the chunked encoding, as real upstreams send it; the last brings the end."""
+    *others, last = [b"%x\r\n%b\r\n" % (len(event), event) for event in events]
+    return [*others, last + _LAST_CHUNK]
 
 
-def _framed(data: bytes) -> bytes:
-    event = b"data: " + data + b"\n\n"
-    return b"%x\r\n%b\r\n" % (len(event), event)
+def _burst(events: Sequence[bytes]) -> bytes:
+    return _STREAM_HEAD + b"".join(_framed(events))
 
 
-def _delta(delta: object, finish_reason: str | None = None) -> bytes:
-    return _event([{"index": 0, "delta": delta, "finish_reason": finish_reason}])
-
-
-def _events(*, has_usage: bool) -> list[bytes]:
-    words = _TEXT.split()
-    return [
-        _delta({"role": "assistant", "content": ""}),
-        *(_delta({"content": f" {words[number % len(words)]}"}) for number in range(DELTAS)),
-        _delta({}, "stop"),
-        *([_event([], _TOKENS)] if has_usage else []),
-        _framed(b"[DONE]") + _LAST_CHUNK,
-    ]
-
-
-_COMPLETION = _completion()
 _MODELS = _whole(
     "200 OK",
-    {"object": "list", "data": [{"id": name, "object": "model", "created": 0} for name in ("bench-model", "paced")]},
+    msgspec.json.encode(
+        {"object": "list", "data": [{"id": name, "object": "model", "created": 0} for name in ("bench-model", "paced")]}
+    ),
 )
-_NOT_FOUND = _whole("404 Not Found", {"error": {"message": "no such path", "type": "invalid_request_error"}})
-_NO_LENGTH = _whole("411 Length Required", {"error": {"message": "content-length missing", "type": "invalid_request"}})
+_NOT_FOUND = _refusal("404 Not Found", "no such path")
+_NO_LENGTH = _refusal("411 Length Required", "content-length missing")
 _STREAM_HEAD = _head(
     "200 OK", "content-type: text/event-stream", "cache-control: no-cache", "transfer-encoding: chunked"
 )
-_EVENTS = {has_usage: _events(has_usage=has_usage) for has_usage in (False, True)}
+_EVENTS = {
+    has_usage: _framed(wire.CHAT.stream(wire.words(CHAT_DELTAS), has_usage=has_usage)) for has_usage in (False, True)
+}
 _BURST = {has_usage: _STREAM_HEAD + b"".join(events) for has_usage, events in _EVENTS.items()}
+_COMPLETION = _whole("200 OK", wire.CHAT.answer())
+_MESSAGE = _whole("200 OK", wire.MESSAGES.answer())
+_MESSAGE_BURST = _burst(wire.MESSAGES.stream(wire.words(DELTAS)))
+_GEMINI = _whole("200 OK", wire.GEMINI.answer())
+_GEMINI_BURST = _burst(wire.GEMINI.stream(wire.words(DELTAS)))
 
 
 class _Connection(asyncio.Protocol):
@@ -145,11 +117,21 @@ class _Connection(asyncio.Protocol):
     def _answer(self, head: bytes, body: bytes) -> None:
         if head.startswith(b"GET /v1/models"):
             self._write(_MODELS)
-        elif not head.startswith(b"POST /v1/chat/completions "):
+        elif not head.startswith(b"POST "):
             self._write(_NOT_FOUND)
         elif not body:
             self._write(_NO_LENGTH)
-        elif not _STREAM.search(body):
+        elif head.startswith(b"POST /v1/chat/completions "):
+            self._chat(body)
+        elif head.startswith(b"POST /v1/messages "):
+            self._write(_MESSAGE_BURST if _STREAM.search(body) else _MESSAGE)
+        elif head.startswith(b"POST /v1beta/models/"):
+            self._write(_GEMINI_BURST if b":streamGenerateContent?" in head else _GEMINI)
+        else:
+            self._write(_NOT_FOUND)
+
+    def _chat(self, body: bytes) -> None:
+        if not _STREAM.search(body):
             self._write(_COMPLETION)
         elif _PACED.search(body):
             self._write(_STREAM_HEAD)
