@@ -160,6 +160,8 @@ class Outbound:
         fitted = [self._fit_blocks(turn) for turn in self._fit_calls(turns, fit_call)]
         if not (self._traits.has_result_media and self._capabilities.has_result_media):
             fitted = [_lift_media(turn) for turn in fitted]
+        if not self._traits.has_assistant_media:
+            fitted = _hand_over_media(fitted)
         if self._traits.refuses_blank_texts:
             fitted = [_drop_blanks(turn) for turn in fitted]
         return merge_turns(self._place_system(fitted))
@@ -265,6 +267,26 @@ def _lift_media(turn: Turn) -> Turn:
         return turn
     results = sum(isinstance(block, ToolResult) for block in blocks)
     return replace(turn, blocks=(*blocks[:results], *lifted, *blocks[results:]))
+
+
+def _hand_over_media(turns: Sequence[Turn]) -> list[Turn]:
+    """Move what the assistant has drawn or said into the user's next turn, behind the results in it."""
+    handed: list[Turn] = []
+    media: list[Block] = []
+    for turn in turns:
+        if turn.role == "assistant":
+            drawn = [block for block in turn.blocks if isinstance(block, Media)]
+            if drawn:
+                blocks = (_point_to(block) if isinstance(block, Media) else block for block in turn.blocks)
+                turn = replace(turn, blocks=tuple(blocks))
+                media += drawn
+        elif turn.role == "user" and media:
+            results = sum(isinstance(block, ToolResult) for block in turn.blocks)
+            moved = (Text("From your last turn:"), *media)
+            turn = replace(turn, blocks=(*turn.blocks[:results], *moved, *turn.blocks[results:]))
+            media = []
+        handed.append(turn)
+    return handed
 
 
 def _drop_blanks(turn: Turn) -> Turn:

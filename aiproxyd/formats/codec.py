@@ -38,6 +38,8 @@ class Traits(Struct, frozen=True, kw_only=True):
     """More than one answer to a request."""
     has_result_media: bool = False
     """Images and documents in tool results."""
+    has_assistant_media: bool = False
+    """Images among the assistant's words."""
     has_phases: bool = False
     """Turns of one role that are told apart by their phase."""
     seals_on: frozenset[str] = frozenset(("reasoning",))

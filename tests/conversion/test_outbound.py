@@ -482,3 +482,30 @@ def test_whatever_is_asked_is_arranged_and_legal_or_refused(
     assert all(fmt.traits.call_id.fullmatch(call.id) and WORD.fullmatch(call.name) for call in calls)
     assert all(seal.origin == "up" for block in blocks if (seal := getattr(block, "seal", None)))
     assert not any(isinstance(block, Opaque) and block.origin != "up" for block in blocks)
+
+
+def test_what_the_assistant_drew_is_handed_over_where_it_cannot_be_among_its_words() -> None:
+    picture = Media(kind="image", media_type="image/png", data="AAAA")
+    turns = [
+        Turn("user", (Text("Draw"),)),
+        Turn("assistant", (Text("Here:"), picture)),
+        Turn("user", (Text("Bigger"),)),
+    ]
+
+    request, losses = prepare(*turns)
+
+    assert request.turns == [
+        Turn("user", (Text("Draw"),)),
+        Turn("assistant", (Text("Here:"), Text("[image image/png: see below]"))),
+        Turn("user", (Text("From your last turn:"), picture, Text("Bigger"))),
+    ]
+    assert losses == []
+
+
+def test_what_the_assistant_drew_stays_where_it_may() -> None:
+    picture = Media(kind="image", media_type="image/png", data="AAAA")
+    turns = [Turn("user", (Text("Draw"),)), Turn("assistant", (picture,)), Turn("user", (Text("Bigger"),))]
+
+    request, _ = prepare(*turns, fmt=make_format("up", has_assistant_media=True))
+
+    assert request.turns == turns

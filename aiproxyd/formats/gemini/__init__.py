@@ -38,6 +38,7 @@ class Gemini(Format):
     # Gemini CLI reads an error event as an empty chunk and ends with exit code 0; only a cut connection stops it.
     stream_error_closes = True
     traits = Traits(
+        has_assistant_media=True,
         seals_all_thoughts=True,
         knobs=frozenset(
             (
