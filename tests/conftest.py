@@ -13,7 +13,7 @@ from hypothesis import settings
 from tests.support import Gateway, Upstream, start_gateway
 
 settings.register_profile("dev", max_examples=50, deadline=None)
-settings.register_profile("ci", max_examples=500, deadline=None, derandomize=True)
+settings.register_profile("ci", max_examples=150, deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 StartGateway = Callable[..., Coroutine[Any, Any, Gateway]]
