@@ -116,6 +116,24 @@ def write_grounding(cited: Iterable[tuple[int, Text]]) -> Raw:
     return Raw(_encode(_Grounding([Raw(chunk) for chunk in chunks], supports))) if supports else NULL
 
 
+def join_cited(texts: Iterable[Text]) -> Text:
+    """Return *texts* as one, as clients put a stream together, with all their citations."""
+    joined: list[str] = []
+    citations: list[Citation] = []
+    length = 0
+    for text in texts:
+        for citation in text.citations:
+            if citation.start is not None:
+                end = None if citation.end is None else citation.end + length
+                citation = msgspec.structs.replace(citation, start=citation.start + length, end=end)
+            elif citation.origin != NAME:
+                citation = msgspec.structs.replace(citation, start=length, end=length + len(text.text))
+            citations.append(citation)
+        joined.append(text.text)
+        length += len(text.text)
+    return Text("".join(joined), citations=tuple(citations))
+
+
 def _write_chunk(citation: Citation) -> bytes:
     if citation.origin == NAME:
         return bytes(citation.raw)

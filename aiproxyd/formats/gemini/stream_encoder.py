@@ -23,7 +23,7 @@ from aiproxyd.formats.gemini.answers import (
     write_finish,
     write_logprobs,
 )
-from aiproxyd.formats.gemini.citations import write_grounding
+from aiproxyd.formats.gemini.citations import join_cited, write_grounding
 from aiproxyd.formats.gemini.errors import encode_error
 from aiproxyd.formats.gemini.usage import write_usage
 from aiproxyd.hub import (
@@ -147,6 +147,8 @@ class GeminiStreamEncoder(StreamEncoder):
         self._tails: dict[int, bytes] = {}
         """What stands behind the parts of a candidate."""
         self._blocks: dict[tuple[int, int], _OpenBlock] = {}
+        self._said: defaultdict[int, list[Text]] = defaultdict(list)
+        """The texts of a candidate, with their citations."""
         self._finishes: list[Finish] = []
         self._silent: set[int] = set()
         """Candidates of which nothing was seen yet."""
@@ -203,10 +205,8 @@ class GeminiStreamEncoder(StreamEncoder):
         if part is not None:
             # What another wrote into a part may hold line breaks, which would end the event.
             written = _PARTS + _to_line(encode(part)) + self._find_tail(event.candidate)
-        if isinstance(block, _SpokenBlock) and block.citations:
-            grounding = write_grounding([(0, block.cite())])
-            candidate = WrittenCandidate(content=empty_content(), index=event.candidate, grounding_metadata=grounding)
-            written += self._write(WrittenAnswer([candidate]))
+        if isinstance(block, _SpokenBlock) and isinstance(block.block, Text):
+            self._said[event.candidate].append(block.cite())
         return written
 
     def _feed_logprobs(self, event: LogprobsAdded) -> bytes:
@@ -247,6 +247,8 @@ class GeminiStreamEncoder(StreamEncoder):
             finish_reason=reason,
             finish_message=message,
             index=finish.candidate,
+            # Clients keep the last of several, so there is one, about all that was said.
+            grounding_metadata=write_grounding([(0, join_cited(self._said[finish.candidate]))]),
             logprobs_result=write_logprobs(self._logprobs[finish.candidate]),
         )
 

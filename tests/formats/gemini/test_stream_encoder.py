@@ -215,3 +215,17 @@ def test_an_error_ends_the_stream_even_before_it_began() -> None:
     assert encoder.feed(hub.Failed(NotReady("busy"))) == (
         b'data: {"error":{"code":503,"message":"busy","status":"UNAVAILABLE"}}\r\n\r\n'
     )
+
+
+def test_the_citations_of_several_texts_stand_in_one_place_and_count_from_the_first_word() -> None:
+    cited = hub.Citation("https://a.example", "A")
+    texts = (hub.Text("Ł is "), hub.Text("wet", citations=(cited,)), hub.Text(" now", citations=(cited,)))
+    encoder = GEMINI.stream_encoder(ASKED, "req_1")
+
+    stream = b"".join(map(encoder.feed, hub.unfold(hub.Response(candidates=(hub.Candidate(blocks=texts),)))))
+
+    assert stream.count(b"groundingMetadata") == 1
+    (text,) = fold(stream, 1).candidates[0].blocks
+    assert isinstance(text, hub.Text)
+    assert text.text == "Ł is wet now"
+    assert [(citation.start, citation.end) for citation in text.citations] == [(5, 8), (8, 12)]
