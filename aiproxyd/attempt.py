@@ -8,7 +8,6 @@ import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import Final, Literal, NoReturn, Protocol, TypeAlias
-from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
@@ -19,7 +18,7 @@ from aiproxyd.config import Target
 from aiproxyd.conversion import Crossing, StreamCrossing
 from aiproxyd.errors import ProxyError, UpstreamCut, UpstreamError, UpstreamGarbage
 from aiproxyd.formats import GEMINI
-from aiproxyd.formats.base import Format, StreamTap, is_whole_event
+from aiproxyd.formats.base import Format, StreamTap, is_whole_event, quote_model
 from aiproxyd.headers import select_for_caller, select_for_conversion
 from aiproxyd.hub import Request as HubRequest
 from aiproxyd.providers.base import Answer, Call, Provider
@@ -353,7 +352,7 @@ def _write_bytes(request: Request, target: Target, provider: Provider) -> Call:
     ask_usage = _asks_usage(request, provider)
     if model is not None or ask_usage:
         body = apply_edits(body, request.fmt.edits(body, model=model, ask_usage=ask_usage))
-    path = request.path.replace("{model}", quote(target.model, safe="/:@"))
+    path = request.path.replace("{model}", quote_model(target.model))
     return Call(path=path, query=request.query, headers=request.headers, body=body)
 
 

@@ -46,8 +46,7 @@ def estimate(request: Request) -> WholeAnswer:
     Raises:
         InvalidRequest: it is no request whose tokens can be counted.
     """
-    asked = request.fmt.decode_count_request(request.body)
-    answer = _answer(request.fmt.encode_count(estimate_tokens(asked)))
+    answer = _answer(request.fmt.encode_count(estimate_tokens(request.decode())))
     answer.headers[ESTIMATED] = "tokens"
     return answer
 

@@ -4,6 +4,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final, NamedTuple, TypeVar
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Raw, Struct
@@ -398,6 +399,11 @@ def encode_deep(value: object) -> bytes | None:
         return msgspec.json.encode(value)
     except RecursionError:
         return None
+
+
+def quote_model(name: str) -> str:
+    """Return a model's *name* as a part of a path; ``/``, ``:`` and ``@`` belong to names."""
+    return quote(name, safe="/:@")
 
 
 def keep_members(body: bytes, names: Collection[str]) -> bytes:

@@ -4,13 +4,14 @@ Sans-I/O.
 """
 
 import re
+import secrets
 from abc import ABC, abstractmethod
 from typing import Final
 
 from msgspec import Struct
 
-from aiproxyd.errors import InvalidRequest
-from aiproxyd.hub import Event, Media, Usage
+from aiproxyd.errors import InvalidRequest, ProxyError, UpstreamCut
+from aiproxyd.hub import Event, Failed, Media, Usage
 from aiproxyd.sse import SSEvent
 
 
@@ -87,6 +88,8 @@ KNOBS: Final = frozenset(
 )
 
 
+_BLANK_ENDS: Final = bytes.maketrans(b"\r\n", b"  ")
+
 MAX_LOSSES: Final = 32
 MAX_LOSS_CHARS: Final = 64
 MORE: Final = "..."
@@ -129,6 +132,13 @@ class StreamDecoder(ABC):
     def feed_eof(self) -> list[Event]:
         """Return what the end of the connection means: nothing behind the end, else End or Failed(UpstreamCut)."""
 
+    def _fail(self, error: ProxyError) -> list[Event]:
+        self.is_over = True
+        return [Failed(error)]
+
+    def _fail_cut(self) -> list[Event]:
+        return self._fail(UpstreamCut("the upstream's stream ended before it was complete"))
+
 
 class StreamEncoder(ABC):
     """Writes one stream to a caller. Fed with events in an order that `hub.Folder` accepts, it writes what is legal."""
@@ -139,6 +149,16 @@ class StreamEncoder(ABC):
 
         ``Failed`` becomes the format's in-band error; nothing is to be fed behind it, nor behind ``End``.
         """
+
+
+def make_call_id() -> str:
+    """Return an id for a call that the upstream gave none."""
+    return f"call_{secrets.token_hex(12)}"
+
+
+def put_on_one_line(raw: bytes) -> bytes:
+    """Return an upstream's own JSON, which may be laid out over several lines, fit for one line of an event stream."""
+    return raw.translate(_BLANK_ENDS)  # inside strings there are none
 
 
 def refuse(what: str, fmt: str, param: str | None = None) -> InvalidRequest:

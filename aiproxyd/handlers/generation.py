@@ -8,7 +8,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from aiproxyd.appkeys import PRINCIPAL, RECORD
-from aiproxyd.attempt import Kind, Request, WholeAnswer
+from aiproxyd.attempt import JSON_TYPE, Kind, Request, WholeAnswer
 from aiproxyd.dispatch import Dispatcher
 from aiproxyd.errors import MethodNotAllowed, UnknownPath
 from aiproxyd.formats import ANTHROPIC, GEMINI, OPENAI_CHAT, OPENAI_RESPONSES
@@ -18,8 +18,6 @@ from aiproxyd.headers import select_for_upstream
 from aiproxyd.relay import relay_stream
 
 GEMINI_PREFIXES: Final = ("/v1beta/models", "/v1/models", "/v1alpha/models", "/v1beta1/publishers/google/models")
-
-JSON_TYPE: Final = "application/json"
 
 _ENDPOINTS: Final[tuple[tuple[str, Format, Kind], ...]] = (
     ("/v1/chat/completions", OPENAI_CHAT, "generate"),

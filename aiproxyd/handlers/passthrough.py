@@ -16,12 +16,12 @@ from aiohttp import web
 from msgspec import Struct
 
 from aiproxyd.appkeys import PRINCIPAL, RECORD
-from aiproxyd.attempt import RelayedStream
+from aiproxyd.attempt import JSON_TYPE, RelayedStream
 from aiproxyd.config import Target
 from aiproxyd.errors import InvalidRequest, MethodNotAllowed, PermissionDenied, UnknownPath
 from aiproxyd.formats import format_of_caller
 from aiproxyd.formats.base import Format, decode_body
-from aiproxyd.handlers.generation import GEMINI_PREFIXES, JSON_TYPE, OWN_PATHS
+from aiproxyd.handlers.generation import GEMINI_PREFIXES, OWN_PATHS
 from aiproxyd.handlers.reading import read_body, read_query, refuse_upgrade, use_model
 from aiproxyd.headers import select_for_caller, select_for_upstream
 from aiproxyd.providers.base import Answer, Call, Provider

@@ -12,7 +12,7 @@ from aiproxyd.formats.anthropic import wire
 from aiproxyd.formats.anthropic.errors import decode_band_error
 from aiproxyd.formats.anthropic.wire import NAME, encode, read_string
 from aiproxyd.formats.base import NULL, decode_answer, decode_view
-from aiproxyd.formats.codec import describe_media
+from aiproxyd.formats.codec import describe_media, make_call_id
 from aiproxyd.hub import (
     Block,
     Candidate,
@@ -169,11 +169,6 @@ def read_stop(reason: Raw, details: Raw) -> tuple[Stop, str]:
         return "end", word
     view = decode_view(_stop_details, details)
     return stop, (view.explanation or view.category or "") if view else ""
-
-
-def make_call_id() -> str:
-    """Return an id for a call that the upstream gave none."""
-    return f"call_{secrets.token_hex(12)}"
 
 
 def read_citation(raw: Raw) -> Citation:

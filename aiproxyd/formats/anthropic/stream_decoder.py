@@ -8,7 +8,7 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 from typing_extensions import override
 
-from aiproxyd.errors import ProxyError, UpstreamCut, UpstreamGarbage
+from aiproxyd.errors import UpstreamGarbage
 from aiproxyd.formats.anthropic import answers, wire
 from aiproxyd.formats.anthropic.errors import decode_band_error
 from aiproxyd.formats.anthropic.wire import NAME, encode, read_string
@@ -22,7 +22,6 @@ from aiproxyd.hub import (
     Delta,
     End,
     Event,
-    Failed,
     Finish,
     Opaque,
     Ping,
@@ -134,16 +133,12 @@ class EventDecoder(StreamDecoder):
     def feed_eof(self) -> list[Event]:
         if self.is_over:
             return []
-        return self._fail(UpstreamCut("the upstream's stream ended before it was complete"))
+        return self._fail_cut()
 
     def _feed_no_json(self, data: bytes, exc: Exception) -> list[Event]:
         if not data.strip() or data == b"[DONE]":
             return []  # some relays end each stream as OpenAI does
         return self._fail(UpstreamGarbage(f"an event of the upstream's stream is no JSON: {exc}"))
-
-    def _fail(self, error: ProxyError) -> list[Event]:
-        self.is_over = True
-        return [Failed(error)]
 
     def _feed_delta(self, message: _Event) -> list[Event]:
         block, delta = self._open.get(message.index), message.delta

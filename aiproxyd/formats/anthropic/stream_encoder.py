@@ -11,7 +11,7 @@ from aiproxyd.formats.anthropic import answers, wire
 from aiproxyd.formats.anthropic.errors import encode_stream_error
 from aiproxyd.formats.anthropic.wire import NAME, encode
 from aiproxyd.formats.base import NULL, decode_view
-from aiproxyd.formats.codec import StreamEncoder
+from aiproxyd.formats.codec import StreamEncoder, put_on_one_line
 from aiproxyd.hub import (
     Block,
     BlockStart,
@@ -41,8 +41,6 @@ from aiproxyd.hub import (
 
 _members: Final = msgspec.json.Decoder(dict[str, Raw])
 
-_ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
-"""For an upstream's own JSON, which may be laid out over several lines; inside strings there are none."""
 
 _START: Final = b'event: content_block_start\ndata: {"type":"content_block_start","index":%d,"content_block":%b}\n\n'
 _DELTA: Final = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":'
@@ -181,7 +179,7 @@ class EventEncoder(StreamEncoder):
         written = answers.write_citation(citation)
         if written is None:
             return b""
-        return b"%b%b%b}}\n\n" % (_DELTA % self._index, _CITATION, encode(written).translate(_ONE_LINE))
+        return b"%b%b%b}}\n\n" % (_DELTA % self._index, _CITATION, put_on_one_line(encode(written)))
 
     def _write_citation_added(self, event: CitationAdded) -> bytes:
         return self._write_citation(event.citation) if isinstance(self._block, Text) else b""
@@ -239,5 +237,5 @@ def _split_input(raw: Raw) -> tuple[bytes, bytes, str]:
     members = decode_view(_members, raw) or {}
     given = members.get("input", NULL)
     if not decode_view(_members, given):
-        return bytes(raw).translate(_ONE_LINE), b"", ""
-    return encode(members | {"input": Raw(b"{}")}).translate(_ONE_LINE), _INPUT, str(given, "utf-8", "replace")
+        return put_on_one_line(bytes(raw)), b"", ""
+    return put_on_one_line(encode(members | {"input": Raw(b"{}")})), _INPUT, str(given, "utf-8", "replace")

@@ -7,14 +7,13 @@ The Python SDK and Gemini CLI read streams with a pattern, not an SSE parser: a 
 import re
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
-from urllib.parse import quote
 
 import msgspec
 from typing_extensions import override
 
 from aiproxyd.capabilities import Capabilities
 from aiproxyd.errors import ProxyError, UpstreamError
-from aiproxyd.formats.base import Format, Peek, StreamTap, Tapped, find_model_members, read_name
+from aiproxyd.formats.base import Format, Peek, StreamTap, Tapped, find_model_members, quote_model, read_name
 from aiproxyd.formats.codec import Losses, StreamDecoder, StreamEncoder, Traits
 from aiproxyd.formats.gemini import answers, counting, embeddings, errors, models, requests, taps
 from aiproxyd.formats.gemini.settings import MAX_CANDIDATES
@@ -121,7 +120,7 @@ class Gemini(Format):
         self, request: Request, capabilities: Capabilities, losses: Losses
     ) -> tuple[str, bytes] | None:
         body = self.encode_request(request, capabilities, losses)
-        return f"/v1beta/models/{quote(request.model, safe='/')}:countTokens", counting.wrap_count(request.model, body)
+        return f"/v1beta/models/{quote_model(request.model)}:countTokens", counting.wrap_count(request.model, body)
 
     @override
     def decode_count(self, body: bytes) -> int:
@@ -137,7 +136,7 @@ class Gemini(Format):
 
     @override
     def encode_embedding_request(self, request: EmbeddingRequest) -> tuple[str, bytes] | None:
-        path = f"/v1beta/models/{quote(request.model, safe='/')}:batchEmbedContents"
+        path = f"/v1beta/models/{quote_model(request.model)}:batchEmbedContents"
         return path, embeddings.encode_embedding_request(request)
 
     @override
@@ -159,7 +158,7 @@ class Gemini(Format):
 
     @override
     def request_path(self, request: Request) -> tuple[str, str]:
-        path = f"/v1beta/models/{quote(request.model, safe='/:@')}"
+        path = f"/v1beta/models/{quote_model(request.model)}"
         return (f"{path}:streamGenerateContent", "alt=sse") if request.stream else (f"{path}:generateContent", "")
 
     @override

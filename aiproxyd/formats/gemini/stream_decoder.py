@@ -3,16 +3,15 @@
 https://ai.google.dev/api/generate-content#method:-models.streamgeneratecontent
 """
 
-import secrets
 from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Raw, structs
 from typing_extensions import override
 
-from aiproxyd.errors import InvalidRequest, UpstreamCut, UpstreamError, UpstreamGarbage
+from aiproxyd.errors import InvalidRequest, UpstreamGarbage
 from aiproxyd.formats.base import NULL, decode_view, unwrap_array
-from aiproxyd.formats.codec import StreamDecoder
+from aiproxyd.formats.codec import StreamDecoder, make_call_id
 from aiproxyd.formats.gemini.answers import read_block, read_finish, read_logprobs
 from aiproxyd.formats.gemini.citations import read_citations
 from aiproxyd.formats.gemini.errors import decode_band_error
@@ -27,7 +26,6 @@ from aiproxyd.hub import (
     Delta,
     End,
     Event,
-    Failed,
     Finish,
     LogprobsAdded,
     Media,
@@ -98,7 +96,7 @@ class GeminiStreamDecoder(StreamDecoder):
         expected = () if self._block_reason else self._expected
         is_complete = self._is_started and self._readers.keys() >= set(expected)
         if not is_complete or any(reader.finish is None for reader in self._readers.values()):
-            return self._fail(UpstreamCut("the upstream's stream ended before it was complete"))
+            return self._fail_cut()
         self.is_over = True
         events: list[Event] = []
         for _, reader in sorted(self._readers.items()):
@@ -170,10 +168,6 @@ class GeminiStreamDecoder(StreamDecoder):
             self._find_reader(0)
         for reader in self._readers.values():
             reader.finish = reader.finish or (stop, detail)
-
-    def _fail(self, error: UpstreamError) -> list[Event]:
-        self.is_over = True
-        return [Failed(error)]
 
 
 class _CandidateReader:
@@ -254,7 +248,7 @@ class _CandidateReader:
             self._take_text(part, "", events)
 
     def _take_call(self, call: FunctionCall, seal: Seal | None, events: list[Event]) -> None:
-        call_id = str(call.id) if call.id is not None and call.id != "" else f"call_{secrets.token_hex(12)}"
+        call_id = str(call.id) if call.id is not None and call.id != "" else make_call_id()
         self._add(ToolCall(id=call_id, name=call.name, arguments=""), _read_arguments(call.args), seal, events)
 
     def _add(self, block: Block, text: str, seal: Seal | None, events: list[Event]) -> None:

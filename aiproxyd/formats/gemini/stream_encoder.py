@@ -150,8 +150,6 @@ class GeminiStreamEncoder(StreamEncoder):
         self._said: defaultdict[int, list[Text]] = defaultdict(list)
         """The texts of a candidate, with their citations."""
         self._finishes: list[Finish] = []
-        self._silent: set[int] = set()
-        """Candidates of which nothing was seen yet."""
         self._logprobs: defaultdict[int, list[TokenLogprob]] = defaultdict(list)
         self._usage: Usage | None = None
         self._handlers: dict[type[Event], Callable[[Any], bytes]] = {

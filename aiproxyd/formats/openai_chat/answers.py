@@ -10,7 +10,7 @@ import msgspec
 from aiproxyd import seals
 from aiproxyd.errors import UpstreamGarbage
 from aiproxyd.formats.base import encode_deep
-from aiproxyd.formats.codec import describe_media
+from aiproxyd.formats.codec import describe_media, make_call_id
 from aiproxyd.formats.openai_chat.messages import encode_call
 from aiproxyd.formats.openai_chat.parts import encode_image, join_texts
 from aiproxyd.formats.openai_chat.views import (
@@ -162,11 +162,6 @@ def wrap_call_seal(seal: Seal) -> str:
 def show_media(media: Media) -> Media | Text:
     """Return *media* if an answer can hold it, else what is said in its place."""
     return media if media.kind == "image" and encode_image(media) is not None else Text(f"[{describe_media(media)}]")
-
-
-def make_call_id() -> str:
-    """Return an id for a call that came without."""
-    return f"call_{secrets.token_hex(12)}"
 
 
 def make_answer_id() -> str:

@@ -7,11 +7,10 @@ import msgspec
 from msgspec import Raw
 from typing_extensions import override
 
-from aiproxyd.errors import ProxyError, UpstreamCut, UpstreamGarbage
+from aiproxyd.errors import UpstreamGarbage
 from aiproxyd.formats.base import MAX_MESSAGE_CHARS, decode_view
-from aiproxyd.formats.codec import StreamDecoder
+from aiproxyd.formats.codec import StreamDecoder, make_call_id
 from aiproxyd.formats.openai_chat.answers import (
-    make_call_id,
     read_call_seal,
     read_citations,
     read_content_list,
@@ -43,7 +42,6 @@ from aiproxyd.hub import (
     Delta,
     End,
     Event,
-    Failed,
     Finish,
     LogprobsAdded,
     Ping,
@@ -416,10 +414,6 @@ class ChatStreamDecoder(StreamDecoder):
             return []
         finished = [choice.is_finished for choice in self._choices.values()]
         if len(finished) < self._expected or not all(finished):
-            return self._fail(UpstreamCut("the upstream's stream ended before it was complete"))
+            return self._fail_cut()
         self.is_over = True
         return [End()]
-
-    def _fail(self, error: ProxyError) -> list[Event]:
-        self.is_over = True
-        return [Failed(error)]

@@ -4,7 +4,6 @@ https://platform.openai.com/docs/api-reference/responses/object#responses/object
 """
 
 import hashlib
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias, assert_never
 
@@ -13,7 +12,7 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from aiproxyd.formats.base import NULL, decode_view
-from aiproxyd.formats.codec import describe_media
+from aiproxyd.formats.codec import describe_media, make_call_id
 from aiproxyd.formats.openai_responses.wire import (
     NAME,
     ReasoningItem,
@@ -131,7 +130,7 @@ def begin_call(item: ItemView) -> ToolCall | None:
     if not name:
         return None
     return ToolCall(
-        id=as_text(item.call_id) or as_text(item.id) or f"call_{secrets.token_hex(12)}",
+        id=as_text(item.call_id) or as_text(item.id) or make_call_id(),
         name=name,
         arguments="",
         is_custom=item.type == "custom_tool_call",

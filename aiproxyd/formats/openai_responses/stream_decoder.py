@@ -11,7 +11,7 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 from typing_extensions import override
 
-from aiproxyd.errors import ProxyError, UpstreamCut, UpstreamGarbage
+from aiproxyd.errors import UpstreamGarbage
 from aiproxyd.formats.base import NULL, decode_view
 from aiproxyd.formats.codec import StreamDecoder
 from aiproxyd.formats.openai_responses.answers import AnswerView, read_failure, read_start, read_stop, read_usage
@@ -163,11 +163,7 @@ class ResponsesDecoder(StreamDecoder):
 
     @override
     def feed_eof(self) -> list[Event]:
-        return [] if self.is_over else self._fail(UpstreamCut("the upstream's stream ended before it was complete"))
-
-    def _fail(self, error: ProxyError) -> list[Event]:
-        self.is_over = True
-        return [Failed(error)]
+        return [] if self.is_over else self._fail_cut()
 
     def _feed_other(self, view: _Event) -> list[Event]:
         if view.type == "error" or view.error:

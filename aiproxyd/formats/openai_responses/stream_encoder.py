@@ -11,7 +11,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 from typing_extensions import override
 
-from aiproxyd.formats.codec import StreamEncoder
+from aiproxyd.formats.codec import StreamEncoder, put_on_one_line
 from aiproxyd.formats.openai_responses.answers import Envelope, explain_stop
 from aiproxyd.formats.openai_responses.errors import write_failure, write_stream_error
 from aiproxyd.formats.openai_responses.items import (
@@ -55,7 +55,6 @@ from aiproxyd.hub import (
 _encode: Final = msgspec.json.Encoder().encode
 
 _PING: Final = b": ping\n\n"
-_ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
 """What a caller or an upstream has spread over lines, and is shown as it is, has to stand in one. Inside of JSON
 strings there are no line ends."""
 
@@ -162,7 +161,7 @@ class ResponsesEncoder(StreamEncoder):
     def _event(self, kind: str, **fields: Any) -> bytes:
         number = self._sequence
         self._sequence = number + 1
-        data = _encode({"type": kind, "sequence_number": number, **fields}).translate(_ONE_LINE)
+        data = put_on_one_line(_encode({"type": kind, "sequence_number": number, **fields}))
         return b"event: %b\ndata: %b\n\n" % (kind.encode(), data)
 
     def _feed_start(self, event: Start) -> bytes:
