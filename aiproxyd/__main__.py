@@ -14,7 +14,11 @@ COMMANDS: Final = ("serve", "check", "clients", "keys")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that *argv* names (``sys.argv`` where None), ``serve`` by default; return the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    command = arguments.pop(0) if arguments and arguments[0] in COMMANDS else "serve"
+    command = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "serve"
+    if command not in COMMANDS:
+        known = ", ".join(COMMANDS)
+        sys.stderr.write(f"unknown command {command!r}; known are {known}; `aiproxyd --help` shows more\n")
+        return 2
     try:
         status: int = import_module(f"aiproxyd.commands.{command}").run(arguments)
     except ConfigError as exc:

@@ -140,6 +140,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The INI files that were read."""
     notify_socket: str | None = None
     """Where systemd waits to be told that the daemon is ready."""
+    warnings: tuple[str, ...] = ()
+    """What is valid and yet will not work, with ``file:line`` where it stands in a file."""
 
 
 class Option(NamedTuple):
@@ -328,8 +330,10 @@ def make_parser(
         usage="aiproxyd [serve|check|clients|keys] [options]",
         description="LLM gateway daemon: callers of any LLM API, answered by any upstream.",
         epilog="Commands: serve (the default) runs the daemon, check validates the configuration, clients prints "
-        "settings to paste into clients, keys makes virtual keys; each takes --help. Every option is also a line in "
-        "the [aiproxyd] section of the INI file; flags win over the environment, the environment wins over the file.",
+        "settings to paste into clients, keys makes and lists virtual keys; each takes --help. Every option is also a "
+        "line in the [aiproxyd] section of the INI file; flags win over the environment, the environment wins over the "
+        "file. Exit status: 0 after SIGTERM or SIGINT, 1 where the address cannot be had, 2 where the configuration "
+        "is not valid.",
         allow_abbrev=False,
         config_file_parser_class=_MergedSection(section or {}),
         add_config_file_help=False,
@@ -362,8 +366,7 @@ class _Parser(configargparse.ArgumentParser):  # type: ignore[misc]  # the libra
 
 def _add_option(parser: _Parser, option: Option, environment: Mapping[str, str], problems: list[str]) -> None:
     variable = next((name for name in option.environment if environment.get(name)), option.environment[0])
-    default = f" (default {option.default})" if option.default else ""
-    described = f"{option.help}{default} [env: {', '.join(option.environment)}]"
+    described = describe_option(option)
     if option.type is _to_flag:
         parser.add_argument(*option.flags, action="store_true", env_var=variable, help=described)
         return
@@ -375,6 +378,21 @@ def _add_option(parser: _Parser, option: Option, environment: Mapping[str, str],
         env_var=variable,
         help=described,
     )
+
+
+def describe_option(option: Option) -> str:
+    """Return what ``--help`` says about *option*."""
+    default = f" (default {option.default})" if option.default else ""
+    return f"{option.help}{default} [env: {', '.join(option.environment)}]"
+
+
+def describe_unknown(rest: Sequence[str]) -> str:
+    """Return what is wrong with a command line of which *rest*, not empty, is left over."""
+    # What stands behind an unknown flag is not shown: it may be a key.
+    unknown = [text.partition("=")[0] for text in rest if text.startswith("-")]
+    if unknown:
+        return f"unrecognized arguments: {' '.join(unknown)}"
+    return f"unrecognized arguments: {rest[0]}; the command comes first, then its options"
 
 
 def _argument_type(option: Option, problems: list[str]) -> Callable[[str], Any]:
@@ -401,6 +419,7 @@ class _Loader:
         self._system_file = system_file
         self._environment = {name: value for name, value in environment.items() if value}
         self._problems: list[str] = []
+        self._warnings: list[str] = []
         self._set_by_environment: set[str] = set()
 
     def load(self, *, is_serving: bool) -> Settings:
@@ -430,6 +449,7 @@ class _Loader:
             keys=self._load_keys(sections),
             files=tuple(files),
             notify_socket=self._environment.get("NOTIFY_SOCKET"),
+            warnings=tuple(self._warnings),
         )
         self._problems += _find_useless(settings)
         problems = self._problems or (_find_unsafe(settings) if is_serving else [])
@@ -495,10 +515,8 @@ class _Loader:
         except ConfigError as exc:
             self._problems += exc.problems
             options, rest = parser.parse_known_args(args=[], **sources)
-        # What stands behind an unknown flag is not shown: it may be a key.
-        unknown = [text.partition("=")[0] for text in rest if text.startswith("-")] or rest[:1]
-        if unknown:
-            self._problems.append(f"unrecognized arguments: {' '.join(unknown)}")
+        if rest:
+            self._problems.append(describe_unknown(rest))
         found = parser.get_source_to_settings_dict().get("environment_variables", {})
         self._set_by_environment = {action.dest for action, _ in found.values()}
         return options
@@ -548,6 +566,7 @@ class _Loader:
                 upstream = self._load_upstream(section, options, limits)
                 if upstream:
                     upstreams[upstream.name] = upstream
+                    self._require_key(upstream, f"{section.place}: [upstream {upstream.name}]")
         named = {section.name for section in sections.values() if section.kind == "upstream"}
         for provider in ("openai", "anthropic", "gemini"):
             key, base_url = _provider_options(options, provider)
@@ -563,6 +582,7 @@ class _Loader:
                     api_keys=tuple(map(Secret, _split(key or ""))),
                     limits=limits,
                 )
+                self._require_key(upstreams[provider], f"--{provider}-base-url:")
         if options.demo and "demo" not in named:
             upstreams["demo"] = UpstreamSettings(
                 name="demo", provider="demo", base_url=URL(DEFAULT_BASE_URLS["demo"]), limits=limits
@@ -642,6 +662,19 @@ class _Loader:
             place = section.values["api-key-file"].place if lines.api_key_file else section.place
             self._problems.append(f"{place}: {path} cannot be read: {getattr(exc, 'strerror', None) or exc}")
             return ()
+
+    def _require_key(self, upstream: UpstreamSettings, place: str) -> None:
+        """Note it where *upstream* is the vendor itself, whom nobody can call without a key."""
+        host = URL(DEFAULT_BASE_URLS[upstream.provider]).host
+        if upstream.api_keys or not host or upstream.base_url.host != host:
+            return
+        lines = f"a line `api-key = ...` or `api-key-file = ...`, or the systemd credential {upstream.name}-api-key"
+        if upstream.name == upstream.provider:
+            option = next(option for option in OPTIONS if option.name == f"{upstream.provider}-api-key")
+            ways = f"set {option.environment[0]}, or give {option.flags[0]}, {lines}"
+        else:
+            ways = f"give {lines}"
+        self._warnings.append(f"{place} {host} wants an API key: {ways}")
 
     def _to_base_url(self, text: str, provider: str, place: str) -> URL:
         try:

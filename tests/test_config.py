@@ -743,7 +743,7 @@ def test_a_bad_base_url_is_shown_with_its_option(provider: str, ini: WriteIni) -
     [
         ("--prot=1", "unrecognized arguments: --prot"),
         ("--por=1", "unrecognized arguments: --por"),
-        ("srve", "unrecognized arguments: srve"),
+        ("srve", "unrecognized arguments: srve; the command comes first, then its options"),
         ("--port", "argument --port: expected one argument"),
         ("--demo=yes", "argument --demo: ignored explicit argument 'yes'"),
     ],

@@ -1,10 +1,11 @@
 """``aiproxyd keys``: make a virtual key, list those that are configured."""
 
-import argparse
 import hashlib
 import secrets
+import sys
 from collections.abc import Sequence
 
+from aiproxyd.commands.options import add_serve_options, make_parser, parse_arguments
 from aiproxyd.config import load_settings
 from aiproxyd.errors import ConfigError
 
@@ -16,19 +17,33 @@ def run(arguments: Sequence[str]) -> int:
     """Carry out ``create NAME [--models LIST]`` or ``list [options of serve]``.
 
     Raises:
-        ConfigError: for ``list``, the configuration is not valid.
+        ConfigError: these are no such arguments; for ``list``, the configuration is not valid.
     """
-    parser = argparse.ArgumentParser(prog="aiproxyd keys", description="Make and list virtual keys.")
-    actions = parser.add_subparsers(dest="action", required=True)
-    create = actions.add_parser("create", help="print a new key, and the section to add to the configuration")
+    parser = make_parser("keys", "Make and list virtual keys.", usage="create|list [options]")
+    actions = parser.add_subparsers(dest="action", metavar="create|list", prog="aiproxyd keys", required=True)
+    create = actions.add_parser(
+        "create",
+        usage="aiproxyd keys create NAME [--models LIST]",
+        help="print a new key, and the section to add to the configuration",
+        description="Print a new key, and the section to add to the configuration. Only its SHA-256 goes into the "
+        "file: the key itself is shown now, and never again.",
+        allow_abbrev=False,
+    )
     create.add_argument("name", metavar="NAME")
-    create.add_argument("--models", default="", metavar="LIST", help="models that it may use, separated by commas")
-    actions.add_parser("list", help="list the configured keys; takes the options of serve")
-    options, rest = parser.parse_known_args(arguments)
+    create.add_argument(
+        "--models", default="", metavar="LIST", help="models that it may use, or patterns of them, separated by commas"
+    )
+    lister = actions.add_parser(
+        "list",
+        usage="aiproxyd keys list [options]",
+        help="list the configured keys",
+        description="List the keys that are configured, and the models that each may use.",
+        allow_abbrev=False,
+    )
+    add_serve_options(lister)
+    options = parse_arguments(parser, arguments)
     if options.action == "list":
-        return _list(rest)
-    if rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        return _list(options.serve_arguments)
     return _create(options.name, options.models)
 
 
@@ -44,6 +59,10 @@ def _create(name: str, models: str) -> int:
 
 
 def _list(arguments: Sequence[str]) -> int:
-    for key in load_settings(arguments, is_serving=False).keys:
+    settings = load_settings(arguments, is_serving=False)
+    if not settings.keys:
+        files = ", ".join(map(str, settings.files)) or "no file"
+        sys.stderr.write(f"no key is configured ({files}); `aiproxyd keys create NAME` makes one\n")
+    for key in settings.keys:
         print(f"{key.name}: {', '.join(key.models) or 'all models'}")
     return 0

@@ -41,6 +41,8 @@ def run(arguments: Sequence[str]) -> int:
     """
     settings = load_settings(arguments)
     set_up_logging(settings.log_level, settings.log_format)
+    for warning in settings.warnings:
+        _log.warning("%s", warning)
     try:
         with asyncio.Runner(loop_factory=_find_loop_factory()) as runner:
             return runner.run(_serve(settings))
@@ -102,8 +104,15 @@ async def start(settings: Settings, access_log: AccessLog) -> web.AppRunner:
             await _listen_on_socket(runner, settings.unix_socket)
     except OSError as exc:
         await runner.cleanup()
-        raise CannotListen(f"cannot listen on {describe_address(settings)}: {exc.strerror or exc}") from exc
+        raise CannotListen(f"cannot listen on {describe_address(settings)}: {_describe(exc)}") from exc
     return runner
+
+
+def _describe(exc: OSError) -> str:
+    """Return what the system says, without what asyncio makes of it, and what helps where the address is taken."""
+    # Errors of name resolution have numbers of their own, below 0.
+    text = os.strerror(exc.errno) if exc.errno is not None and exc.errno > 0 else exc.strerror or str(exc)
+    return f"{text}; choose another with --port or --unix-socket" if exc.errno == errno.EADDRINUSE else text
 
 
 async def _listen_on_socket(runner: web.AppRunner, path: Path) -> None:
@@ -112,6 +121,7 @@ async def _listen_on_socket(runner: web.AppRunner, path: Path) -> None:
     Raises:
         OSError: somebody listens there, it is no socket, or it cannot be made.
     """
+    _refuse_other_files(path)
     try:
         _, writer = await asyncio.open_unix_connection(path)
     except (FileNotFoundError, ConnectionRefusedError):
@@ -124,6 +134,12 @@ async def _listen_on_socket(runner: web.AppRunner, path: Path) -> None:
         await web.UnixSite(runner, path, backlog=BACKLOG).start()
     finally:
         os.umask(umask)
+
+
+def _refuse_other_files(path: Path) -> None:
+    """Raise OSError where something other than a socket is at *path*; asyncio takes it for an address in use."""
+    if path.exists() and not path.is_socket():
+        raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK))
 
 
 def describe_address(settings: Settings, runner: web.AppRunner | None = None) -> str:

@@ -41,9 +41,14 @@ _ABOUT = msgspec.json.encode(
             "/v1/chat/completions",
             "/v1/responses",
             "/v1/messages",
+            "/v1/messages/count_tokens",
             "/v1beta/models/{model}:generateContent",
+            "/v1beta/models/{model}:streamGenerateContent",
+            "/v1beta/models",
             "/v1/embeddings",
             "/v1/models",
+            "/health",
+            "/ready",
         ],
     }
 )

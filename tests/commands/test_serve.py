@@ -277,6 +277,43 @@ async def test_an_address_that_is_taken_ends_with_status_1_and_no_traceback(
     assert "Traceback" not in log
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--port", "{port}"), "Address already in use; choose another with --port or --unix-socket"),
+        (("--host", "192.0.2.1", "--allow-anonymous"), "Cannot assign requested address"),
+        (("--unix-socket", "{file}"), "Socket operation on non-socket"),
+        (("--unix-socket", "{file}/s"), "Not a directory"),
+    ],
+    ids=["taken", "not ours", "no socket", "no directory"],
+)
+async def test_why_it_cannot_listen_is_said_in_the_words_of_the_system(
+    arguments: tuple[str, ...], said: str, daemon: Daemons, upstream: Upstream, tmp_path: Path
+) -> None:
+    # A file in the way was an "Address PosixPath('...') is already in use".
+    file = tmp_path / "file"
+    file.write_text("kept")
+    port = upstream.url.rpartition(":")[2]
+
+    status, log = await (await daemon("--demo", *(text.format(port=port, file=file) for text in arguments))).end()
+
+    assert status == 1
+    assert log.endswith(f": {said}\n")
+    assert file.read_text() == "kept"
+
+
+async def test_an_upstream_without_its_key_is_warned_of_at_the_start(daemon: Daemons, tmp_path: Path) -> None:
+    config = tmp_path / "config.ini"
+    config.write_text("[upstream openai]\nprovider = openai\n")
+
+    running = await daemon("--config", str(config), "--port", "0")
+    await running.wait_until_ready()
+
+    assert f"WARNING aiproxyd: {config}:1: [upstream openai] api.openai.com wants an API key: set OPENAI_API_KEY" in (
+        running.log
+    )
+
+
 async def test_an_upstream_that_is_the_daemon_itself_ends_with_status_2(daemon: Daemons) -> None:
     environment = {"OPENAI_API_KEY": "sk", "OPENAI_BASE_URL": "http://localhost:3123/v1"}
 

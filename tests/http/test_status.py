@@ -41,7 +41,40 @@ async def test_the_root_says_what_it_is(gateway: StartGateway, http: aiohttp.Cli
         about = msgspec.json.decode(await response.read())
 
     assert about["name"] == "aiproxyd"
-    assert "/v1/messages" in about["endpoints"]
+    assert about["endpoints"] == [
+        "/v1/chat/completions",
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+        "/v1beta/models/{model}:generateContent",
+        "/v1beta/models/{model}:streamGenerateContent",
+        "/v1beta/models",
+        "/v1/embeddings",
+        "/v1/models",
+        "/health",
+        "/ready",
+    ]
+
+
+# Clients of OpenAI whose base URL lacks /v1 were told no more than that there is nothing.
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/chat/completions", "; the base URL of OpenAI's clients ends in /v1"),
+        ("/models", "; the base URL of OpenAI's clients ends in /v1"),
+        ("/chat", ""),
+    ],
+)
+async def test_a_base_url_that_lacks_its_version_is_hinted_at(
+    path: str, hint: str, gateway: StartGateway, http: aiohttp.ClientSession
+) -> None:
+    running = await gateway("", "--demo")
+
+    async with http.post(running.url + path, data=b"{}") as response:
+        error = msgspec.json.decode(await response.read())["error"]
+
+    assert response.status == 404
+    assert error["message"] == f"there is nothing at {path}{hint}"
 
 
 async def test_it_is_not_ready_while_its_only_upstream_cannot_be_reached(

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 MODULES = [module.name for module in pkgutil.walk_packages(aiproxyd.__path__, "aiproxyd.")]
 NO_TEST_OF_ITS_OWN = {
     # Wiring and I/O: shown by the tests in tests/http and tests/commands.
-    "__main__": "commands/test_check.py",
+    "__main__": "commands/test_main.py",
     "app": "http/test_failures.py",
     "appkeys": "http/test_auth.py",
     "attempt": "http/test_matrix.py",
