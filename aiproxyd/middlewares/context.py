@@ -11,7 +11,7 @@ import aiproxyd
 from aiproxyd.appkeys import RECORD
 from aiproxyd.formats import ANTHROPIC
 from aiproxyd.inflight import InFlight
-from aiproxyd.telemetry.logs import CLIENT_GONE, MAX_NAME_CHARS, AccessLog
+from aiproxyd.telemetry.logs import CLIENT_GONE, MAX_NAME_CHARS, REQUEST_ID, AccessLog
 from aiproxyd.telemetry.records import CallRecord
 
 _SERVER: Final = f"aiproxyd/{aiproxyd.__version__}"
@@ -30,6 +30,7 @@ def context(log: AccessLog, in_flight: InFlight) -> Middleware:
         presented = request.headers.get("x-request-id", "")
         record = CallRecord(presented if presented and _SANE_ID.fullmatch(presented) else f"{getrandbits(96):024x}")
         request[RECORD] = record
+        outside = REQUEST_ID.set(record.request_id)
         task = in_flight.enter(record)
         status = CLIENT_GONE
         try:
@@ -38,6 +39,7 @@ def context(log: AccessLog, in_flight: InFlight) -> Middleware:
             return response
         finally:
             in_flight.leave(task)
+            REQUEST_ID.reset(outside)
             log.write(request.method, request.rel_url.raw_path, status, record)
 
     return middleware

@@ -27,6 +27,9 @@ from aiproxyd.inflight import take_stop
 DEFAULT_RETRY_AFTER_S: Final = 5.0
 """Sent with 429 and 503 where the upstream did not say: Codex gives up on a 429 without it."""
 
+_PATHS_WITHOUT_V1: Final = frozenset(("/chat/completions", "/responses", "/embeddings", "/models"))
+"""What OpenAI's SDKs ask for where their base URL lacks the /v1 that they leave to it; the others' add their own."""
+
 _log: Final = logging.getLogger(__name__)
 
 
@@ -90,7 +93,8 @@ def _to_error(exc: Exception, request: web.Request) -> ProxyError:
         case ProxyError():
             return exc
         case web.HTTPNotFound():
-            return UnknownPath(f"there is nothing at {request.path[:200]}")
+            hint = "; the base URL of OpenAI's clients ends in /v1" if request.path in _PATHS_WITHOUT_V1 else ""
+            return UnknownPath(f"there is nothing at {request.path[:200]}{hint}")
         case web.HTTPMethodNotAllowed():
             return MethodNotAllowed(request.method, exc.allowed_methods)
         case web.HTTPRequestEntityTooLarge():

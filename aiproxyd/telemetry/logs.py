@@ -5,6 +5,7 @@ import logging
 import re
 import sys
 import time
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final, Literal, TextIO
@@ -20,6 +21,8 @@ FLUSH_AFTER_S: Final = 0.05
 """How long a line of the access log may wait for others, so that a busy daemon makes one system call for many."""
 CLIENT_GONE: Final = 499
 """Status in the log of a request whose caller left before the answer was complete."""
+REQUEST_ID: Final[ContextVar[str]] = ContextVar("request_id", default="")
+"""Id of the request that is being served, for whatever is logged meanwhile; empty outside of requests."""
 MAX_NAME_CHARS: Final = 256
 """How much of a model's name is logged; callers choose it, and a body has room for megabytes."""
 
@@ -61,6 +64,8 @@ class _JSONFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if request_id := REQUEST_ID.get():
+            line["request_id"] = request_id
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return _to_json(line)
@@ -96,10 +101,17 @@ def _render_text(method: str, path: str, status: int, record: CallRecord) -> str
     return (
         f"{_to_time(time.time())} INFO request id={record.request_id} principal={_quote(record.principal)} "
         f"{method} {_quote(path)} model={_quote(record.model[:MAX_NAME_CHARS])} upstream={record.upstream or '-'} "
-        f"status={status} ms={record.elapsed_ms:.1f} tokens={tokens}"
+        f"{_render_target(record)}status={status} ms={record.elapsed_ms:.1f} tokens={tokens}"
         f"{f' dropped={_quote_once(dropped)}' if dropped else ''}"
         f"{f' error={record.error}' if record.error else ''}"
     )
+
+
+def _render_target(record: CallRecord) -> str:
+    """Return what is not as it mostly is: another model than the caller named, more than one attempt."""
+    model = record.upstream_model
+    told = f"upstream-model={_quote(model[:MAX_NAME_CHARS])} " if model and model != record.model else ""
+    return f"{told}attempts={record.attempts} " if record.attempts > 1 else told
 
 
 def _render_json(method: str, path: str, status: int, record: CallRecord) -> str:
@@ -107,16 +119,19 @@ def _render_json(method: str, path: str, status: int, record: CallRecord) -> str
         "time": _to_time(time.time()),
         "level": "info",
         "message": "request",
-        "id": record.request_id,
+        "request_id": record.request_id,
         "principal": record.principal,
         "method": method,
         "path": path,
         "model": record.model[:MAX_NAME_CHARS],
         "upstream": record.upstream,
+        "upstream_model": record.upstream_model[:MAX_NAME_CHARS],
         "status": status,
         "ms": round(record.elapsed_ms, 1),
         "tokens": record.usage,
     }
+    if record.attempts > 1:
+        line["attempts"] = record.attempts
     if record.dropped:
         line["dropped"] = record.dropped
     if record.error:

@@ -12,9 +12,14 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from yarl import URL
 
 from aiproxyd.hub import Usage
+from aiproxyd.inflight import InFlight
+from aiproxyd.middlewares.context import context
+from aiproxyd.middlewares.errors import errors
 from aiproxyd.telemetry.logs import AccessLog, set_up_logging
 from aiproxyd.telemetry.records import CallRecord
 from tests.conftest import StartGateway
@@ -40,6 +45,7 @@ FORGERIES = [
 
 def fill(record: CallRecord) -> CallRecord:
     record.principal, record.model, record.upstream, record.upstream_model = "tablet", "fast", "up", "real"
+    record.attempts = 2
     record.usage = Usage(input_tokens=5, cache_read_tokens=4, output_tokens=2)
     return record
 
@@ -56,7 +62,7 @@ async def test_a_text_line_has_all_fields() -> None:
 
     assert re.fullmatch(
         rf"{TIME} INFO request id=id-1 principal=tablet POST /v1/chat/completions model=fast upstream=up "
-        r"status=200 ms=\d+\.\d tokens=9\+2\n",
+        r"upstream-model=real attempts=2 status=200 ms=\d+\.\d tokens=9\+2\n",
         stream.getvalue(),
     )
 
@@ -74,12 +80,14 @@ async def test_a_json_line_has_all_fields() -> None:
     assert line == {
         "level": "info",
         "message": "request",
-        "id": "id-1",
+        "request_id": "id-1",
         "principal": "tablet",
         "method": "POST",
         "path": "/v1/chat/completions",
         "model": "fast",
         "upstream": "up",
+        "upstream_model": "real",
+        "attempts": 2,
         "status": 200,
         "tokens": {
             "input_tokens": 5,
@@ -105,6 +113,18 @@ async def test_what_is_not_known_is_a_dash_or_empty() -> None:
     line = msgspec.json.decode(as_json.getvalue())
     assert (line["principal"], line["model"], line["upstream"], line["tokens"]) == ("-", "", "", None)
     assert line["error"] == "invalid_api_key"
+
+
+async def test_a_text_line_keeps_quiet_about_what_is_as_ever() -> None:
+    stream = io.StringIO()
+    log = AccessLog("text", stream)
+    record = fill(CallRecord("id-1"))
+    record.upstream_model, record.attempts = record.model, 1
+
+    log.write("POST", "/v1/chat/completions", 200, record)
+    log.flush()
+
+    assert " model=fast upstream=up status=200 " in stream.getvalue()
 
 
 async def test_lines_are_written_together_a_moment_later() -> None:
@@ -142,6 +162,7 @@ async def test_no_name_forges_a_line_or_a_field(text: str) -> None:
     log = AccessLog("text", stream)
     record = fill(CallRecord("id-1"))
     record.principal = record.model = text
+    record.upstream_model = f"real {text}"
 
     log.write("GET", text, 200, record)
     log.flush()
@@ -150,11 +171,16 @@ async def test_no_name_forges_a_line_or_a_field(text: str) -> None:
     assert line.isprintable()
     bare = re.sub(r'"(?:[^"\\]|\\.)*"', "QUOTED", line)
     assert re.fullmatch(
-        rf"{TIME} INFO request id=id-1 principal=QUOTED GET QUOTED model=QUOTED upstream=up status=200 ms=\S+ "
-        r"tokens=9\+2",
+        rf"{TIME} INFO request id=id-1 principal=QUOTED GET QUOTED model=QUOTED upstream=up "
+        r"upstream-model=QUOTED attempts=2 status=200 ms=\S+ tokens=9\+2",
         bare,
     )
-    assert [msgspec.json.decode(found) for found in re.findall(r'"(?:[^"\\]|\\.)*"', line)] == [text, text, text]
+    assert [msgspec.json.decode(found) for found in re.findall(r'"(?:[^"\\]|\\.)*"', line)] == [
+        text,
+        text,
+        text,
+        f"real {text}",
+    ]
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
@@ -163,11 +189,13 @@ async def test_a_long_name_is_cut(log_format: str) -> None:
     log = AccessLog("json" if log_format == "json" else "text", stream)
     record = CallRecord("id-1")
     record.model = "x" * 1_000_000
+    record.upstream_model = "y" * 1_000_000
 
     log.write("GET", "/a", 200, record)
     log.flush()
 
     assert stream.getvalue().count("x") == 256
+    assert stream.getvalue().count("y") == 256
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
@@ -267,7 +295,7 @@ async def test_a_line_says_what_became_of_a_request(
         await response.read()
 
     line: dict[str, Any] = msgspec.json.decode(running.log())
-    assert (line["id"], line["principal"], line["model"], line["upstream"]) == ("mine", "tablet", "fast", "up")
+    assert (line["request_id"], line["principal"], line["model"], line["upstream"]) == ("mine", "tablet", "fast", "up")
     assert (line["method"], line["path"], line["status"]) == ("POST", "/v1/chat/completions", 200)
     assert (line["tokens"]["input_tokens"], line["tokens"]["cache_read_tokens"], line["tokens"]["output_tokens"]) == (
         5,
@@ -408,6 +436,53 @@ async def test_the_key_of_a_malformed_request_is_not_logged(
     logged = capsys.readouterr().err
     assert logged.count("Error handling request") == 3
     assert "sk-caller" not in logged
+
+
+# The id stood only within the text, and not even there where it was not thought of.
+async def test_what_is_logged_while_a_request_is_served_has_its_id_in_json(
+    root_logger: logging.Logger,
+    upstream: Upstream,
+    gateway: StartGateway,
+    http: aiohttp.ClientSession,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    upstream.script(Reply(b'{"error":{"message":"no"}}', 401), Reply(b"x" * 9, cut=True), CHAT)
+    running = await gateway(upstream_section(upstream, "openai"), log_format="json")
+    set_up_logging("info", "json")
+
+    for made in ("refused", "cut", "good"):
+        async with http.post(
+            f"{running.url}/v1/chat/completions", json={"model": "m"}, headers={"x-request-id": made}
+        ) as response:
+            await response.read()
+        logging.getLogger("aiproxyd.x").warning("between requests")
+
+    lines = [msgspec.json.decode(line) for line in capsys.readouterr().err.splitlines()]
+    told = [line.get("request_id") for line in lines if line["logger"].startswith("aiproxyd")]
+    assert told == ["refused", "refused", None, "cut", None, None]
+    assert [msgspec.json.decode(line)["request_id"] for line in running.log().splitlines()] == [
+        "refused",
+        "cut",
+        "good",
+    ]
+
+
+async def test_a_bug_is_logged_with_the_id_of_its_request(
+    root_logger: logging.Logger, http: aiohttp.ClientSession, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_up_logging("info", "json")
+
+    async def fail(_request: web.Request) -> web.Response:
+        raise LookupError("gone")
+
+    app = web.Application(middlewares=(context(AccessLog("json"), InFlight()), errors()))
+    app.router.add_get("/", fail)
+    async with TestServer(app) as server, http.get(server.make_url("/"), headers={"x-request-id": "mine"}) as response:
+        assert response.status == 500
+
+    logged = [msgspec.json.decode(line) for line in capsys.readouterr().err.splitlines()]
+    (line,) = [line for line in logged if "traceback" in line]
+    assert (line["level"], line["request_id"]) == ("error", "mine")
 
 
 def test_a_second_set_up_replaces_the_first(root_logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
