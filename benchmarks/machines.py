@@ -29,6 +29,7 @@ LONG_US: Final = "50 kB out us"
 ANSWER_US: Final = "answer back us"
 BURST_US: Final = "us/event, one chunk"
 SINGLE_US: Final = "us/event, singly"
+THOUGHTS_US: Final = "us/event, thoughts"
 CALL_MS: Final = "6 MB call ms"
 PICTURE_MS: Final = "6 MB picture ms"
 TARGETS: Final = (
@@ -78,20 +79,21 @@ class Pair:
         self._long_request = wire.APIS[caller.name].ask_in_loop(MODEL, system=LONG_SYSTEM)
         self._answer = wire.APIS[upstream.name].answer(has_call=True)
         self._events = wire.APIS[upstream.name].stream(wire.words(DELTAS))
+        self._thoughts = wire.APIS[upstream.name].stream_thoughts(*[wire.words(DELTAS // 2)] * 2)
 
     def measure(self) -> Iterator[tuple[str, float]]:
         """Yield each small column's figure once."""
         burst = [b"".join(self._events)]
-        per_stream = STREAMS * len(self._events)
         yield REQUEST_US, measure_us(self.convert_request, [self._request] * CALLS) / CALLS
         yield LONG_US, measure_us(self.convert_request, [self._long_request] * LONG_CALLS) / LONG_CALLS
         yield ANSWER_US, measure_us(self._convert_answer, [self._cross() for _ in range(CALLS)]) / CALLS
-        crossings = [self._cross() for _ in range(2 * STREAMS)]
-        yield BURST_US, measure_us(lambda each: self.convert_stream(each, burst), crossings[:STREAMS]) / per_stream
-        yield (
-            SINGLE_US,
-            measure_us(lambda each: self.convert_stream(each, self._events), crossings[STREAMS:]) / per_stream,
-        )
+        yield BURST_US, self._measure_streams(burst) / len(self._events)
+        yield SINGLE_US, self._measure_streams(self._events) / len(self._events)
+        yield THOUGHTS_US, self._measure_streams(self._thoughts) / len(self._thoughts)
+
+    def _measure_streams(self, chunks: Sequence[bytes]) -> float:
+        crossings = [self._cross() for _ in range(STREAMS)]
+        return measure_us(lambda each: self.convert_stream(each, chunks), crossings) / STREAMS
 
     def measure_big(self) -> Iterator[tuple[str, float]]:
         """Yield each big column's figure once."""
@@ -113,6 +115,7 @@ class Pair:
             answer = self._caller.decode_response(self._convert_answer(self._cross()))
             streamed = self._read_stream(self.convert_stream(self._cross(), [b"".join(self._events)]))
             singly = self._read_stream(self.convert_stream(self._cross(), self._events))
+            thought = self._read_stream(self.convert_stream(self._cross(), self._thoughts))
         except ProxyError as error:
             raise WrongConversion(f"{self.name}: {error}") from error
         text = "".join(wire.words(DELTAS))
@@ -120,6 +123,8 @@ class Pair:
             (len(arrived.tools) == len(wire.TOOLS) and _calls(_blocks(arrived)), "request"),
             (_text(answer) == wire.TEXT and _calls(answer.candidates[0].blocks), "answer"),
             (_text(streamed) == _text(singly) == text, "stream"),
+            (_thoughts(thought) == _text(thought) == "".join(wire.words(DELTAS // 2)), "stream with thoughts"),
+            (_has_seal(thought), "signature"),
         ):
             if not is_right:
                 raise WrongConversion(f"{self.name}: the {what} has lost something")
@@ -186,6 +191,16 @@ def _calls(blocks: Sequence[hub.Block]) -> bool:
 
 def _text(response: hub.Response) -> str:
     return "".join(block.text for block in response.candidates[0].blocks if isinstance(block, hub.Text))
+
+
+def _thoughts(response: hub.Response) -> str:
+    return "".join(block.text for block in response.candidates[0].blocks if isinstance(block, hub.Reasoning))
+
+
+def _has_seal(response: hub.Response) -> bool:
+    # Seals travel wrapped, so that they can be told from those of the caller's own vendor.
+    seals = [getattr(block, "seal", None) for block in response.candidates[0].blocks]
+    return any(len(seal.data) >= len(wire.SIGNATURE) for seal in seals if seal)
 
 
 Figures: TypeAlias = dict[str, dict[str, list[float]]]

@@ -34,6 +34,8 @@ CALL_ID: Final = "toolu_01A09q90qw90lq917835lq9"
 """Of a spelling that every API takes."""
 CALL_NAME: Final = "get_weather"
 CALL_ARGUMENTS: Final = {"city": "Zurich", "unit": "celsius", "hours": [18, 19, 20, 21]}
+SIGNATURE: Final = "EqQBCkYI" * 50
+"""Base64, about as long as the shorter ones are."""
 RESULT: Final = "18:00 21.4 C, dry; 19:00 20.8 C, dry; 20:00 19.9 C, light rain 0.2 mm; 21:00 19.1 C, rain 1.4 mm. " * 2
 TOOLS: Final = (
     (
@@ -110,6 +112,10 @@ class Api(ABC):
     @abstractmethod
     def stream(self, pieces: Sequence[str]) -> list[bytes]:
         """Give the events of a stream with one delta per piece of text."""
+
+    @abstractmethod
+    def stream_thoughts(self, thoughts: Sequence[str], pieces: Sequence[str]) -> list[bytes]:
+        """Give the events of a stream with one delta per piece of a thought and of a text, and a signature."""
 
     @abstractmethod
     def stream_call(self, arguments: Mapping[str, Any]) -> list[bytes]:
@@ -194,6 +200,17 @@ class Chat(Api):
     def stream(self, pieces: Sequence[str], *, has_usage: bool = False) -> list[bytes]:
         deltas = [{"content": piece} for piece in pieces]
         return self._stream([{"role": "assistant", "content": ""}, *deltas], "stop", has_usage=has_usage)
+
+    @override
+    def stream_thoughts(self, thoughts: Sequence[str], pieces: Sequence[str]) -> list[bytes]:
+        # OpenAI shows none; these are LiteLLM's words, which others have taken over.
+        deltas = [
+            {"role": "assistant", "content": ""},
+            *({"reasoning_content": thought} for thought in thoughts),
+            {"thinking_blocks": [{"type": "thinking", "thinking": "", "signature": SIGNATURE}]},
+            *({"content": piece} for piece in pieces),
+        ]
+        return self._stream(deltas, "stop", has_usage=False)
 
     @override
     def stream_call(self, arguments: Mapping[str, Any]) -> list[bytes]:
@@ -284,15 +301,24 @@ class Messages(Api):
 
     @override
     def stream(self, pieces: Sequence[str]) -> list[bytes]:
-        deltas = [{"type": "text_delta", "text": piece} for piece in pieces]
-        return self._stream({"type": "text", "text": ""}, deltas, "end_turn")
+        return self._stream([self._text(pieces)], "end_turn")
+
+    @override
+    def stream_thoughts(self, thoughts: Sequence[str], pieces: Sequence[str]) -> list[bytes]:
+        deltas = [{"type": "thinking_delta", "thinking": thought} for thought in thoughts]
+        sealed = {"type": "signature_delta", "signature": SIGNATURE}
+        block = {"type": "thinking", "thinking": "", "signature": ""}
+        return self._stream([(block, [*deltas, sealed]), self._text(pieces)], "end_turn")
 
     @override
     def stream_call(self, arguments: Mapping[str, Any]) -> list[bytes]:
         delta = {"type": "input_json_delta", "partial_json": msgspec.json.encode(arguments).decode()}
-        return self._stream({**self._call, "input": {}}, [delta], "tool_use")
+        return self._stream([({**self._call, "input": {}}, [delta])], "tool_use")
 
-    def _stream(self, block: object, deltas: Sequence[object], reason: str) -> list[bytes]:
+    def _text(self, pieces: Sequence[str]) -> tuple[object, Sequence[object]]:
+        return {"type": "text", "text": ""}, [{"type": "text_delta", "text": piece} for piece in pieces]
+
+    def _stream(self, blocks: Sequence[tuple[object, Sequence[object]]], reason: str) -> list[bytes]:
         message: dict[str, Any] = {
             **self._head,
             "content": [],
@@ -301,14 +327,21 @@ class Messages(Api):
             "usage": self._usage,
         }
         stop = {"stop_reason": reason, "stop_sequence": None}
+        begun, *rest = [event for index, block in enumerate(blocks) for event in self._block(index, *block)]
         return [
             _named("message_start", message=message),
-            _named("content_block_start", index=0, content_block=block),
+            begun,
             _named("ping"),
-            *(_named("content_block_delta", index=0, delta=delta) for delta in deltas),
-            _named("content_block_stop", index=0),
+            *rest,
             _named("message_delta", delta=stop, usage={"output_tokens": OUT_TOKENS}),
             _named("message_stop"),
+        ]
+
+    def _block(self, index: int, block: object, deltas: Sequence[object]) -> list[bytes]:
+        return [
+            _named("content_block_start", index=index, content_block=block),
+            *(_named("content_block_delta", index=index, delta=delta) for delta in deltas),
+            _named("content_block_stop", index=index),
         ]
 
 
@@ -364,49 +397,64 @@ class Responses(Api):
 
     @override
     def stream(self, pieces: Sequence[str]) -> list[bytes]:
+        return self._stream([self._spoken(pieces, 0)])
+
+    @override
+    def stream_thoughts(self, thoughts: Sequence[str], pieces: Sequence[str]) -> list[bytes]:
+        summary = {"type": "summary_text", "text": "".join(thoughts)}
+        begun = {"id": "rs_0a1b2c3d4e5f", "type": "reasoning", "summary": [], "encrypted_content": ""}
+        whole = begun | {"summary": [summary], "encrypted_content": SIGNATURE}
+        part = {"item_id": begun["id"], "output_index": 0, "summary_index": 0}
+        named = "response.reasoning_summary_"
+        middle = [
+            (f"{named}part.added", {**part, "part": summary | {"text": ""}}),
+            *((f"{named}text.delta", {**part, "delta": thought, "obfuscation": "aZ3k9"}) for thought in thoughts),
+            (f"{named}text.done", {**part, "text": summary["text"]}),
+            (f"{named}part.done", {**part, "part": summary}),
+        ]
+        return self._stream([(begun, middle, whole), self._spoken(pieces, 1)])
+
+    def _spoken(self, pieces: Sequence[str], index: int) -> tuple[object, list[tuple[str, dict[str, Any]]], object]:
+        """Give a message as it begins, the events of its text, and all of it."""
         text, whole = "".join(pieces), self._message("".join(pieces))
-        part = {"item_id": whole["id"], "output_index": 0, "content_index": 0}
+        part = {"item_id": whole["id"], "output_index": index, "content_index": 0}
         empty = {"type": "output_text", "annotations": [], "logprobs": [], "text": ""}
         begun = whole | {"status": "in_progress", "content": []}
         deltas = [
             ("response.output_text.delta", {**part, "delta": piece, "logprobs": [], "obfuscation": "aZ3k9"})
             for piece in pieces
         ]
-        return self._stream(
-            begun,
-            [
-                ("response.content_part.added", {**part, "part": empty}),
-                *deltas,
-                ("response.output_text.done", {**part, "text": text, "logprobs": []}),
-                ("response.content_part.done", {**part, "part": empty | {"text": text}}),
-            ],
-            whole,
-        )
+        middle = [
+            ("response.content_part.added", {**part, "part": empty}),
+            *deltas,
+            ("response.output_text.done", {**part, "text": text, "logprobs": []}),
+            ("response.content_part.done", {**part, "part": empty | {"text": text}}),
+        ]
+        return begun, middle, whole
 
     @override
     def stream_call(self, arguments: Mapping[str, Any]) -> list[bytes]:
         text = msgspec.json.encode(arguments).decode()
         whole = self._function_call(text)
         part = {"item_id": whole["id"], "output_index": 0}
-        return self._stream(
-            whole | {"status": "in_progress", "arguments": ""},
-            [
-                ("response.function_call_arguments.delta", {**part, "delta": text}),
-                ("response.function_call_arguments.done", {**part, "arguments": text}),
-            ],
-            whole,
-        )
+        begun = whole | {"status": "in_progress", "arguments": ""}
+        middle = [
+            ("response.function_call_arguments.delta", {**part, "delta": text}),
+            ("response.function_call_arguments.done", {**part, "arguments": text}),
+        ]
+        return self._stream([(begun, middle, whole)])
 
-    def _stream(self, begun: object, middle: Sequence[tuple[str, dict[str, Any]]], whole: object) -> list[bytes]:
+    def _stream(self, items: Sequence[tuple[object, Sequence[tuple[str, dict[str, Any]]], object]]) -> list[bytes]:
         empty = self._response("in_progress", [])
         events: list[tuple[str, dict[str, Any]]] = [
             ("response.created", {"response": empty}),
             ("response.in_progress", {"response": empty}),
-            ("response.output_item.added", {"output_index": 0, "item": begun}),
-            *middle,
-            ("response.output_item.done", {"output_index": 0, "item": whole}),
-            ("response.completed", {"response": self._response("completed", [whole])}),
         ]
+        for index, (begun, middle, whole) in enumerate(items):
+            events.append(("response.output_item.added", {"output_index": index, "item": begun}))
+            events += middle
+            events.append(("response.output_item.done", {"output_index": index, "item": whole}))
+        events.append(("response.completed", {"response": self._response("completed", [whole for *_, whole in items])}))
         numbers = count()
         return [_named(name, sequence_number=next(numbers), **fields) for name, fields in events]
 
@@ -501,6 +549,13 @@ class Gemini(Api):
     @override
     def stream(self, pieces: Sequence[str]) -> list[bytes]:
         return self._stream([{"text": piece} for piece in pieces])
+
+    @override
+    def stream_thoughts(self, thoughts: Sequence[str], pieces: Sequence[str]) -> list[bytes]:
+        *words, last = ({"text": piece} for piece in pieces)
+        return self._stream(
+            [*({"text": text, "thought": True} for text in thoughts), *words, last | {"thoughtSignature": SIGNATURE}]
+        )
 
     @override
     def stream_call(self, arguments: Mapping[str, Any]) -> list[bytes]:

@@ -208,11 +208,12 @@ def test_an_event_is_what_its_lines_say(piece: bytes, event: SSEvent | None) -> 
 @pytest.mark.parametrize("newline", NEWLINES)
 def test_the_first_event_is_the_first_with_data(newline: bytes) -> None:
     blank = newline * 2
+    before = b": ping" + blank + b"event: e" + blank
 
-    assert first_event(b": ping" + blank + b"event: e" + blank + b"data: a" + blank + b"data: b" + blank) == (b"", b"a")
-    assert first_event(b"event: e" + newline + b"data: a" + blank + b"data: b") == (b"e", b"a")
-    assert first_event(b"data: a") == (b"", b"a")
-    assert first_event(blank + b": ping" + blank + b"data: a") == (b"", b"a")
+    assert first_event(before + b"data: a" + blank + b"data: b" + blank) == SSEvent(b"", b"a")
+    assert first_event(b"event: e" + newline + b"data: a" + blank + b"data: b") == SSEvent(b"e", b"a")
+    assert first_event(b"data: a") == SSEvent(b"", b"a")
+    assert first_event(blank + b": ping" + blank + b"data: a") == SSEvent(b"", b"a")
     assert first_event(b": ping" + blank) is None
     assert first_event(b": ping") is None
     assert first_event(b"") is None

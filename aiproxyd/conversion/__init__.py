@@ -5,11 +5,12 @@ of the model.
 """
 
 from collections.abc import Iterable
+from typing import Final
 
 from aiproxyd.capabilities import Capabilities
 from aiproxyd.conversion.inbound import Inbound
 from aiproxyd.conversion.memory import Memory
-from aiproxyd.conversion.outbound import Outbound
+from aiproxyd.conversion.outbound import Outbound, describes_object
 from aiproxyd.conversion.state import has_foreign_state
 from aiproxyd.errors import InvalidRequest, ProxyError, UpstreamGarbage, UpstreamRefusal
 from aiproxyd.formats.base import Format
@@ -17,7 +18,11 @@ from aiproxyd.formats.codec import Losses, StreamDecoder, StreamEncoder
 from aiproxyd.hub import Delta, Event, Failed, Ping, Request, Response, Usage, UsageSeen, fold, unfold
 from aiproxyd.sse import SSEDecoder
 
-__all__ = ["Crossing", "Memory", "StreamCrossing", "rewrite_request"]
+__all__ = ["MAX_STREAM_BYTES", "Crossing", "Memory", "StreamCrossing", "rewrite_request"]
+
+MAX_STREAM_BYTES: Final = 256 * 1024 * 1024
+"""Longest stream that is converted; as long as a whole answer may be. Several formats end with all that was said, and
+hold it until then."""
 
 
 class Crossing:
@@ -67,7 +72,7 @@ class Crossing:
         Raises:
             InvalidRequest: its meaning would be lost; or, in a strict crossing, anything at all.
         """
-        request = self._outbound.prepare(self.asked, model)
+        request = self._prepare(model)
         body = self.upstream.encode_request(request, self._capabilities, self.losses)
         if self._is_strict and self.losses.names:
             raise InvalidRequest(
@@ -82,8 +87,25 @@ class Crossing:
         Raises:
             InvalidRequest: its meaning would be lost.
         """
-        request = self._outbound.prepare(self.asked, model)
+        request = self._prepare(model)
         return self.upstream.encode_count_request(request, self._capabilities, self.losses)
+
+    def _prepare(self, model: str) -> Request:
+        """Return the request as it is to be encoded.
+
+        Raises:
+            InvalidRequest: its meaning would be lost.
+        """
+        self._caller.refuse_state(self.asked)
+        output = self.asked.output
+        if self._capabilities.needs_object_output and output is not None and not describes_object(output):
+            place = self._caller.traits.output_schema
+            raise InvalidRequest(
+                f"this model answers with nothing but an object: make what {place.removeprefix('$.')} asks for a "
+                "property of an object",
+                param=place,
+            )
+        return self._outbound.prepare(self.asked, model)
 
     def convert_answer(self, body: bytes) -> tuple[bytes, Response]:
         """Return the caller's answer to a whole answer of the upstream, and what it says.
@@ -143,6 +165,8 @@ class StreamCrossing:
         self._decoder = decoder
         self._inbound = inbound
         self._encoder = encoder
+        self._size_bytes = 0
+        """Of the upstream's stream, so far."""
         self._has_begun = False
         self._usage: Usage | None = None
         self._failure: ProxyError | None = None
@@ -165,21 +189,22 @@ class StreamCrossing:
 
     def feed(self, chunk: bytes) -> bytes:
         """Return what *chunk*, bytes of the upstream's stream, is to the caller: whole events, or nothing yet."""
-        pieces: list[bytes] = []
+        self._size_bytes += len(chunk)
+        if self._size_bytes > MAX_STREAM_BYTES:
+            self._fail(UpstreamGarbage(f"the upstream's stream is longer than {MAX_STREAM_BYTES} bytes"))
+            return b""
         try:
-            for event in self._sse.feed(chunk):
-                self._encode(self._decoder.feed(event), pieces)
+            events = self._sse.feed(chunk)
         except UpstreamGarbage as exc:
             self._fail(exc.with_traceback(None))
-        return b"".join(pieces)
+            return b""
+        # Together: to go through all layers for each event by itself costs a seventh more.
+        return self._encode(map(self._decoder.feed, events))
 
     def feed_eof(self) -> bytes:
         """Return what the end of the upstream's stream is to the caller."""
-        pieces: list[bytes] = []
-        for event in self._sse.feed_eof():
-            self._encode(self._decoder.feed(event), pieces)
-        self._encode(self._decoder.feed_eof(), pieces)
-        return b"".join(pieces)
+        rest = self._encode(map(self._decoder.feed, self._sse.feed_eof()))
+        return rest + self._encode((self._decoder.feed_eof(),))
 
     def encode_failure(self, error: ProxyError) -> bytes:
         """Return the bytes that tell the caller of *error* inside the stream; nothing may follow."""
@@ -191,17 +216,18 @@ class StreamCrossing:
         self._failure = failure
         self._is_failed = True
 
-    def _encode(self, events: Iterable[Event], pieces: list[bytes]) -> None:
-        """Append what *events*, all that one of the upstream's means, are to the caller to *pieces*."""
+    def _encode(self, batches: Iterable[Iterable[Event]]) -> bytes:
+        """Return what *batches* are to the caller, each of them all that one event of the upstream's means."""
+        pieces: list[bytes] = []
         encode = self._encoder.feed
-        for event in self._inbound.feed(events):
+        for event in self._inbound.feed_batches(batches):
             if type(event) is Delta:
                 pieces.append(encode(event))
                 continue
             match event:
                 case Failed(error=error):
                     self._fail(error)
-                    return
+                    break
                 case Ping() if not self._has_begun:
                     continue  # as long as nothing has begun, an ordinary error can still be answered
                 case UsageSeen(usage=usage):
@@ -209,3 +235,4 @@ class StreamCrossing:
                 case _:
                     self._has_begun = True
             pieces.append(encode(event))
+        return b"".join(pieces)

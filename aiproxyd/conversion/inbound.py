@@ -6,8 +6,9 @@ own; opaque blocks are the format's own; where a tool is called, the stop says s
 format's must not.
 """
 
+import re
 from collections.abc import Iterable
-from typing import TypeAlias, assert_never
+from typing import Final, TypeAlias, assert_never
 
 from msgspec.structs import replace
 
@@ -34,6 +35,8 @@ from aiproxyd.hub import (
     ToolCall,
 )
 
+_WORD: Final = re.compile(r"\w{1,40}", re.ASCII)
+
 _Place: TypeAlias = tuple[int, int]
 """Candidate and key of a block."""
 _Thoughts: TypeAlias = tuple[Reasoning, ...] | None
@@ -43,15 +46,13 @@ _Thoughts: TypeAlias = tuple[Reasoning, ...] | None
 class _Open:
     """An open block of which something is kept."""
 
-    __slots__ = ("before", "begun", "behind", "block", "is_held", "pieces", "seal", "size")
+    __slots__ = ("before", "behind", "block", "is_held", "pieces", "seal", "size")
 
     def __init__(self, block: Reasoning | ToolCall | Text, *, before: _Thoughts = ()) -> None:
         self.block = block
         """As the caller gets to see it."""
         self.before = before
         """The sealed thoughts that it follows from."""
-        self.begun: BlockStart | None = None
-        """What the caller was told of its beginning, where a thought may have to be put before that."""
         self.behind: list[Event] = []
         """What is to be told behind its end."""
         self.is_held = False
@@ -64,7 +65,7 @@ class _Open:
     def add(self, text: str) -> None:
         """Take a piece of its text, or arguments."""
         self.size += len(text)
-        if self.is_whole:
+        if self.is_held or self.size <= MAX_ENTRY_BYTES:  # is_whole, without a call for each delta
             self.pieces.append(text)
         else:
             self.pieces.clear()
@@ -105,6 +106,7 @@ class Inbound:
         self._seals_all_thoughts = caller.traits.seals_all_thoughts
         self._seals_on = caller.traits.seals_on
         self._may_seal_texts = "text" in upstream.traits.seals_on
+        self._has_finish_details = caller.traits.has_finish_details
         self._names = names
         self._origin = origin
         self._principal = principal
@@ -114,6 +116,10 @@ class Inbound:
         self._ids = AnswerIds(caller.traits)
         self._open: dict[_Place, _Open | None] = {}
         """Blocks that are more than passed on; None: one that the caller does not get to see."""
+        self._begun: dict[_Place, int] = {}
+        """Of the calls that began in this batch: where the caller is told so."""
+        self._early: dict[int, list[Event]] = {}
+        """The thoughts that are to be told before those."""
         self._calling: set[int] = set()
         """Candidates that have called a tool of the caller's."""
         self._thoughts: _Thoughts = ()
@@ -125,27 +131,37 @@ class Inbound:
         self._sequencer = Sequencer() if caller.traits.is_sequential else None
 
     def feed(self, events: Iterable[Event]) -> list[Event]:
-        """Return what *events* are to the caller."""
+        """Return what *events*, which have come together, are to the caller."""
+        return self.feed_batches((events,))
+
+    def feed_batches(self, batches: Iterable[Iterable[Event]]) -> list[Event]:
+        """Return what the events of *batches* are to the caller; those of one batch have come together."""
         fed: list[Event] = []
-        for event in events:
-            if getattr(event, "candidate", 0) >= self._asked.candidates:
-                continue  # nobody has asked for it
-            if type(event) is Delta:
-                self._feed_delta(event, fed) if self._open else fed.append(event)
-            else:
-                self._feed(event, fed)
+        candidates, opened = self._asked.candidates, self._open
+        for events in batches:
+            for event in events:
+                if getattr(event, "candidate", 0) >= candidates:
+                    continue  # nobody has asked for it
+                if type(event) is not Delta:
+                    self._feed(event, fed)
+                elif opened:
+                    self._feed_delta(event, fed)
+                else:
+                    fed.append(event)
+            if self._begun:
+                self._tell_early(fed)
         return fed if self._sequencer is None else self._sequencer.feed(fed)
 
     def _feed_delta(self, event: Delta, fed: list[Event]) -> None:
         place = (event.candidate, event.key)
-        if place not in self._open:
-            fed.append(event)
-            return
-        block = self._open[place]
-        if block is not None:
+        block = self._open.get(place)
+        if block is None:
+            is_told = place not in self._open
+        else:
             block.add(event.text)
-            if not block.is_held:
-                fed.append(event)
+            is_told = not block.is_held
+        if is_told:
+            fed.append(event)
 
     def _feed(self, event: Event, fed: list[Event]) -> None:
         match event:
@@ -169,6 +185,9 @@ class Inbound:
 
     def _fit_finish(self, finish: Finish) -> Finish:
         """Return *finish* such that the caller runs tools where one is called, and only there."""
+        if finish.stop == "end" and finish.detail and not self._has_finish_details:
+            # Only a word is named: what is more may quote the answer, which no log is to hold.
+            self._losses.drop(f"finish_reason:{finish.detail}" if _WORD.fullmatch(finish.detail) else "finish_reason")
         is_calling = finish.candidate in self._calling
         if finish.stop == "end" and is_calling:
             return replace(finish, stop="tool")
@@ -218,8 +237,8 @@ class Inbound:
         opened.add(call.arguments)
         if event.candidate == 0:
             opened.before, self._thoughts = self._thoughts, ()
-        opened.begun = replace(event, block=told)
-        fed.append(opened.begun)
+        self._begun[event.candidate, event.key] = len(fed)
+        fed.append(replace(event, block=told))
         if call.seal is not None:
             self._seal_call(event, opened, call.seal, fed)
 
@@ -241,12 +260,25 @@ class Inbound:
             return
         assert isinstance(opened.block, ToolCall)  # noqa: S101  # the caller has looked
         thought = self._make_thought(event.candidate, replace(opened.seal, holder="call", item=opened.block.id))
-        if opened.begun in fed:
-            # Some clients drop a thought that ends a turn.
-            at = fed.index(opened.begun)
-            fed[at:at] = thought
-        else:
+        at = self._begun.get((event.candidate, event.key))
+        if at is None:
             opened.behind = thought
+        else:
+            # Some clients drop a thought that ends a turn.
+            self._early.setdefault(at, []).extend(thought)
+
+    def _tell_early(self, fed: list[Event]) -> None:
+        """Put what is to be told before the calls of a batch there; all at once, for a batch may have many."""
+        early, self._early = self._early, {}
+        self._begun.clear()
+        if not early:
+            return
+        first = min(early)
+        told = fed[first:]
+        del fed[first:]
+        for at, event in enumerate(told, first):
+            fed += early.get(at, ())
+            fed.append(event)
 
     def _qualify(self, seal: Seal) -> Seal:
         """Return *seal* with the upstream and the model that made it."""

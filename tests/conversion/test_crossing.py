@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from aiproxyd import hub
 from aiproxyd.capabilities import Capabilities
-from aiproxyd.conversion import Crossing, Memory, StreamCrossing, rewrite_request
+from aiproxyd.conversion import MAX_STREAM_BYTES, Crossing, Memory, StreamCrossing, rewrite_request
 from aiproxyd.errors import InvalidRequest, UpstreamCut, UpstreamGarbage, UpstreamRefusal
 from aiproxyd.formats.codec import Losses
 from aiproxyd.hub import (
@@ -19,6 +19,7 @@ from aiproxyd.hub import (
     End,
     Failed,
     Finish,
+    OutputFormat,
     Ping,
     Reasoning,
     Request,
@@ -44,12 +45,16 @@ ASKED = Request(model="alias", turns=[Turn("user", (Text("So?"),))], tools=[Tool
 def cross(
     asked: Request = ASKED, *, upstream: StandIn | None = None, caller: StandIn | None = None, **options: Any
 ) -> Crossing:
-    parts: dict[str, Any] = {"origin": "here/model", "principal": "me", "memory": Memory()}
+    parts: dict[str, Any] = {
+        "capabilities": Capabilities(),
+        "origin": "here/model",
+        "principal": "me",
+        "memory": Memory(),
+    }
     return Crossing(
         asked,
         caller or make_format("caller"),
         upstream or make_format("up"),
-        Capabilities(),
         **(parts | options),
     )
 
@@ -315,6 +320,22 @@ def test_an_endless_event_is_a_failure() -> None:
     assert isinstance(stream.take_failure(), UpstreamGarbage)
 
 
+def test_an_endless_stream_is_a_failure() -> None:
+    stream = open_stream({b"1": [Start()], b"2": [Delta(0, 0, "never told")]})
+    comment = b":" + b" " * (2**20 - 3) + b"\n\n"
+    assert stream.feed(b"data: 1\n\n") == b"Start\n"
+
+    written = {stream.feed(comment) for _ in range(MAX_STREAM_BYTES // len(comment) - 1)}
+    was_over = stream.is_over
+
+    assert (written, was_over) == ({b""}, False)
+    assert stream.feed(comment + b"data: 2\n\n") == b""
+    assert stream.is_over
+    failure = stream.take_failure()
+    assert isinstance(failure, UpstreamGarbage)
+    assert failure.message == "the upstream's stream is longer than 268435456 bytes"
+
+
 def test_the_seal_of_a_call_stands_before_it_however_the_bytes_are_cut() -> None:
     call = ToolCall(id="c", name="f", arguments="")
     script: dict[bytes, list[hub.Event]] = {
@@ -330,3 +351,17 @@ def test_the_seal_of_a_call_stands_before_it_however_the_bytes_are_cut() -> None
     told = b"Start\nBlockStart\n{}\nBlockStop\n" + thought + thought + b"BlockStart\nBlockStop\n"
     assert whole.feed(body) == told
     assert b"".join(cut.feed(bytes((byte,))) for byte in body) == told
+
+
+def test_a_shape_that_the_model_cannot_give_its_answer_is_refused_by_the_callers_name_for_it() -> None:
+    caller = make_format("caller", output_schema="$.text.schema")
+    asked = replace(ASKED, output=OutputFormat(schema=Raw(b'{"type":"array"}')))
+    picky = Capabilities(needs_object_output=True)
+
+    with pytest.raises(InvalidRequest, match=r"make what text\.schema asks for a property of an object") as caught:
+        cross(asked, caller=caller, capabilities=picky).encode_request("m")
+
+    assert caught.value.param == "$.text.schema"
+    assert cross(asked, caller=caller).encode_request("m")
+    plain = replace(asked, output=OutputFormat(schema=Raw(b'{"type":"object"}')))
+    assert cross(plain, caller=caller, capabilities=picky).encode_request("m")

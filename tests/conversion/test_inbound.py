@@ -1,5 +1,6 @@
 """An answer is told in its caller's own terms."""
 
+import time
 import tracemalloc
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -86,6 +87,28 @@ def seals(seal: Seal) -> Callable[[int, int], hub.Event]:
 
 
 # --- What passes
+
+
+@pytest.mark.parametrize(
+    ("detail", "names"),
+    [
+        ("", []),
+        ("MALFORMED_FUNCTION_CALL", ["finish_reason:MALFORMED_FUNCTION_CALL"]),
+        ("eos", ["finish_reason:eos"]),
+        # What is no word may be the model's, and is nothing for a log.
+        ("I called f(1) wrongly.", ["finish_reason"]),
+    ],
+)
+def test_an_odd_end_that_the_caller_is_not_told_of_is_named(detail: str, names: list[str]) -> None:
+    losses, told = Losses(), Losses()
+    finish = Finish(0, "end", detail=detail)
+
+    assert tell(Start(model="m"), finish, losses=losses)[-1] == finish
+    tell(Start(model="m"), finish, caller=make_format("caller", has_finish_details=True), losses=told)
+    tell(Start(model="m"), replace(finish, stop="refusal"), losses=told)
+
+    assert losses.names == names
+    assert told.names == []
 
 
 def test_words_pass_as_they_are() -> None:
@@ -237,6 +260,34 @@ def test_the_seal_of_a_call_is_else_a_thought_before_it() -> None:
 
 def test_the_seal_of_a_call_that_was_told_already_is_a_thought_behind_it() -> None:
     assert tell(*block(0, CALL, says("{}"), seals(SEAL))) == [*block(0, TOLD_CALL, says("{}")), *OF_CALL]
+
+
+def test_calls_that_overlap_have_their_seals_before_them() -> None:
+    other = replace(CALL, id="d")
+    events: list[hub.Event] = [
+        Start(model="m"),
+        BlockStart(0, 0, CALL),
+        BlockStart(0, 1, other),
+        SealSet(0, 1, SEAL),
+        SealSet(0, 0, SEAL),
+        BlockStop(0, 0),
+        BlockStop(0, 1),
+    ]
+
+    told = make().feed(events)
+
+    assert [event.key for event in told if isinstance(event, BlockStart)] == [-2, 0, -1, 1]
+
+
+def test_many_sealed_calls_that_come_together_take_linear_time() -> None:
+    inbound = make()
+    events = [event for key in range(10_000) for event in block(key, CALL, says("{}"), seals(SEAL))]
+    start_s = time.process_time()
+
+    told = inbound.feed(events)
+
+    assert time.process_time() - start_s < 1
+    assert [event.key for event in told if isinstance(event, BlockStart)][-2:] == [-10_000, 9_999]
 
 
 def test_the_seal_of_a_text_is_else_a_thought_behind_it() -> None:
