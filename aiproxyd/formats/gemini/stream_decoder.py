@@ -3,6 +3,7 @@
 https://ai.google.dev/api/generate-content#method:-models.streamgeneratecontent
 """
 
+from collections.abc import Iterator
 from typing import Any, Final, Literal
 
 import msgspec
@@ -11,13 +12,13 @@ from typing_extensions import override
 
 from aiproxyd.errors import InvalidRequest, UpstreamGarbage
 from aiproxyd.formats.base import NULL, decode_view, unwrap_array
-from aiproxyd.formats.codec import StreamDecoder, make_call_id
+from aiproxyd.formats.codec import StreamDecoder, make_call_id, read_arguments
 from aiproxyd.formats.gemini.answers import read_block, read_finish, read_logprobs
-from aiproxyd.formats.gemini.citations import read_citations
+from aiproxyd.formats.gemini.citations import CitedTexts
 from aiproxyd.formats.gemini.errors import decode_band_error
 from aiproxyd.formats.gemini.parts import own_seal, read_media
 from aiproxyd.formats.gemini.usage import UsageMetadata, merge_metadata, to_usage
-from aiproxyd.formats.gemini.wire import Answer, Candidate, Content, FunctionCall, Part, is_object, read_opaque
+from aiproxyd.formats.gemini.wire import Answer, Candidate, Content, FunctionCall, P, Part, is_object, read_opaque
 from aiproxyd.hub import (
     Block,
     BlockStart,
@@ -69,6 +70,7 @@ class GeminiStreamDecoder(StreamDecoder):
     def __init__(self, candidates: int) -> None:
         super().__init__()
         self._readers: dict[int, _CandidateReader] = {}
+        self._raw_parts = _RawParts()
         self._expected = range(candidates)
         self._is_started = False
         self._usage: UsageMetadata | None = None
@@ -123,9 +125,13 @@ class GeminiStreamDecoder(StreamDecoder):
             self._is_started = True
             events.append(Start(id=_to_text(answer.response_id), model=_to_text(answer.model_version)))
         for candidate in answer.candidates or ():
-            self._find_reader(candidate.index).take(candidate, data, events)
-        if answer.usage_metadata is not None:
-            self._take_usage(answer.usage_metadata, events)
+            self._find_reader(candidate.index).take(candidate, answer, data, events)
+        usage = answer.usage_metadata
+        if usage is not None:
+            if self._told is None or usage.prompt_token_count is None:
+                self._take_usage(usage, events)
+            else:
+                self._usage = usage  # it has all the counts, as nearly always
         if answer.prompt_feedback is not None:
             self._block_reason = self._block_reason or read_block(answer.prompt_feedback)
         return events
@@ -160,7 +166,7 @@ class GeminiStreamDecoder(StreamDecoder):
         number = index if isinstance(index, int) and index > 0 else 0
         reader = self._readers.get(number)
         if reader is None:
-            reader = self._readers[number] = _CandidateReader(number)
+            reader = self._readers[number] = _CandidateReader(number, self._raw_parts)
         return reader
 
     def _finish_all(self, stop: Stop, detail: str) -> None:
@@ -173,11 +179,12 @@ class GeminiStreamDecoder(StreamDecoder):
 class _CandidateReader:
     """Reads one candidate; a text or a thought stays open until something else comes."""
 
-    __slots__ = ("_grounding", "_is_sealed", "_key", "_kind", "_next_key", "_number", "_pieces", "_recited", "finish")
+    __slots__ = ("_cited", "_is_sealed", "_key", "_kind", "_next_key", "_number", "_pieces", "_raw_parts", "finish")
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, raw_parts: "_RawParts") -> None:
         self.finish: tuple[Stop, str] | None = None
         self._number = number
+        self._raw_parts = raw_parts
         self._next_key = 0
         self._kind: Literal["", "text", "thought"] = ""
         """Of the open block; empty where none is."""
@@ -185,21 +192,18 @@ class _CandidateReader:
         self._is_sealed = False
         self._pieces: list[str] = []
         """Of the open text, for the offsets of its citations."""
-        self._grounding = NULL
-        self._recited = NULL
+        self._cited = CitedTexts()
 
-    def take(self, candidate: Candidate[Part], data: bytes, events: list[Event]) -> None:
-        """Append what *candidate* of the answer *data* means to *events*."""
-        if candidate.grounding_metadata is not NULL:
-            self._grounding = candidate.grounding_metadata
-        if candidate.citation_metadata is not NULL:
-            self._recited = candidate.citation_metadata
+    def take(self, candidate: Candidate[Part], answer: _ReadAnswer, data: bytes, events: list[Event]) -> None:
+        """Append what *candidate* of *answer*, read from *data*, means to *events*."""
+        if candidate.grounding_metadata is not NULL or candidate.citation_metadata is not NULL:
+            self._cited.take(candidate)
         if candidate.content is not None:
             for part in candidate.content.parts or ():
                 if part.text is not None:
                     self._take_text(part, part.text, events)
                 else:
-                    self._take_other(part, candidate, data, events)
+                    self._take_other(part, answer, data, events)
         if candidate.logprobs_result is not NULL and (logprobs := read_logprobs(candidate.logprobs_result)):
             events.append(LogprobsAdded(self._number, logprobs))
         if candidate.finish_reason:
@@ -232,7 +236,7 @@ class _CandidateReader:
     def _take_signature(self, signature: str, events: list[Event]) -> None:
         self._add(Reasoning(), "", structs.replace(own_seal(signature), holder="text"), events)
 
-    def _take_other(self, part: Part, candidate: Candidate[Part], data: bytes, events: list[Event]) -> None:
+    def _take_other(self, part: Part, answer: _ReadAnswer, data: bytes, events: list[Event]) -> None:
         """Take a part that is no text."""
         signature = part.thought_signature
         block: Block | None
@@ -242,7 +246,7 @@ class _CandidateReader:
             self._add(block, "", None, events)
             if signature:
                 self._take_signature(signature, events)
-        elif (block := _find_opaque(part, candidate, data)) is not None:
+        elif (block := self._raw_parts.find_opaque(part, answer, data)) is not None:
             self._add(block, "", None, events)
         elif signature:
             self._take_text(part, "", events)
@@ -264,24 +268,42 @@ class _CandidateReader:
 
     def _open(self, kind: Literal["text", "thought"], events: list[Event]) -> None:
         self._close(events)
-        self._kind, self._key = kind, self._take_key()
+        self._kind, self._key, self._pieces = kind, self._take_key(), []
+        if kind == "text":
+            self._cited.begin(self._key, self._pieces)
         events.append(BlockStart(self._number, self._key, Reasoning() if kind == "thought" else Text("")))
 
     def _close(self, events: list[Event]) -> None:
         if not self._kind:
             return
         number, key = self._number, self._key
-        if self._kind == "text" and not (self._grounding is NULL and self._recited is NULL):
-            text = "".join(self._pieces)
-            citations = read_citations(self._grounding, self._recited, text)
-            events += [CitationAdded(number, key, citation) for citation in citations]
-            self._grounding = self._recited = NULL
+        if self._kind == "text":
+            events += [CitationAdded(number, key, citation) for citation in self._cited.end()]
         events.append(BlockStop(number, key))
-        self._kind, self._is_sealed, self._pieces = "", False, []
+        self._kind, self._is_sealed = "", False
 
     def _take_key(self) -> int:
         self._next_key += 1
         return self._next_key - 1
+
+
+class _RawParts:
+    """The parts of an answer as they came, for those of which nothing could be read. One per stream."""
+
+    def __init__(self) -> None:
+        self._answer: _ReadAnswer | None = None
+        """The last of which a part was looked for."""
+        self._raws: dict[int, Raw] = {}
+        """Its parts, each by the identity of what was read of it: an answer may hold many such."""
+
+    def find_opaque(self, part: Part, answer: _ReadAnswer, data: bytes) -> Opaque | None:
+        """Return what *part* of *answer*, read from *data*, is, if that can be told."""
+        if answer is not self._answer:
+            loose = decode_view(_loose_answer, unwrap_array(data)) or Answer()
+            self._answer = answer
+            self._raws = dict(zip(map(id, _all_parts(answer)), _all_parts(loose), strict=False))
+        raw = self._raws.get(id(part), NULL)
+        return read_opaque(raw) if is_object(raw) else None
 
 
 def decode_response(body: bytes) -> Response:
@@ -324,21 +346,15 @@ def _read_usage(metadata: Any) -> UsageMetadata | None:
         return None
 
 
-def _find_opaque(part: Part, candidate: Candidate[Part], data: bytes) -> Opaque | None:
-    """Return what *part* of *candidate* is in the answer *data*, where nothing of it could be read."""
-    position = next(
-        at for at, other in enumerate((candidate.content and candidate.content.parts) or ()) if other is part
-    )
-    answer = decode_view(_loose_answer, unwrap_array(data)) or Answer()
-    contents = (loose.content for loose in answer.candidates or () if loose.index == candidate.index)
-    lists = (content.parts for content in contents if content is not None and content.parts is not None)
-    raw = next((raws[position] for raws in lists if len(raws) > position), NULL)
-    return read_opaque(raw) if is_object(raw) else None
+def _all_parts(answer: Answer[P, Any]) -> Iterator[P]:
+    for candidate in answer.candidates or ():
+        if candidate.content is not None:
+            yield from candidate.content.parts or ()
 
 
 def _read_arguments(args: Raw) -> str:
     """Return arguments on one line; whole answers come with line breaks and indents."""
-    return msgspec.json.format(str(args, "utf-8", "replace"), indent=-1) if is_object(args) else "{}"
+    return read_arguments(msgspec.json.format(str(args, "utf-8", "replace"), indent=-1))
 
 
 def _read_media(part: Part) -> Media | None:

@@ -5,21 +5,21 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct, structs
 
-from aiproxyd.formats.base import decode_view
+from aiproxyd.formats.base import Tokens, decode_view
 from aiproxyd.hub import Usage
 
 
 class UsageMetadata(Struct, rename="camel", omit_defaults=True):
     """Counts of one answer; cumulative in a stream."""
 
-    prompt_token_count: int | None = None
+    prompt_token_count: Tokens | None = None
     """What was read from a cache included, the results of server tools not."""
-    cached_content_token_count: int | None = None
-    candidates_token_count: int | None = None
+    cached_content_token_count: Tokens | None = None
+    candidates_token_count: Tokens | None = None
     """Without the thoughts, except on some backends."""
-    thoughts_token_count: int | None = None
-    tool_use_prompt_token_count: int | None = None
-    total_token_count: int | None = None
+    thoughts_token_count: Tokens | None = None
+    tool_use_prompt_token_count: Tokens | None = None
+    total_token_count: Tokens | None = None
 
 
 _usage: Final = msgspec.json.Decoder(UsageMetadata | None)

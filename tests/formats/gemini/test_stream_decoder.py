@@ -13,7 +13,7 @@ from aiproxyd.errors import UpstreamCut, UpstreamGarbage, UpstreamKeyRefused, Up
 from aiproxyd.formats import GEMINI
 from aiproxyd.hub import BlockStart, BlockStop, Delta, End, Failed, Finish, Reasoning, Seal, SealSet, Start, Text
 from aiproxyd.sse import SSEDecoder, SSEvent
-from tests.formats.gemini.strategies import responses
+from tests.formats.gemini.strategies import cited_texts, responses
 
 RECORDINGS = Path(__file__).parents[2] / "recordings" / "gemini"
 ANSWERED = sorted(path.parent for path in RECORDINGS.glob("*/response.json"))
@@ -173,12 +173,32 @@ def test_a_part_that_is_not_understood_is_kept_as_it_is(part: object, kind: str)
     assert blocks(whole, {"candidates": [{"index": 7, "finishReason": "STOP"}]}) == (Text("ab"), kept)
 
 
+def test_counts_that_a_later_answer_leaves_out_keep_their_value() -> None:
+    first = {"usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 1, "totalTokenCount": 4}}
+    later = {"usageMetadata": {"candidatesTokenCount": 5, "totalTokenCount": 8}}
+
+    told = feed(answer({"text": "a"}) | first, answer(finish="STOP") | later)
+
+    usages = [event.usage for event in told if isinstance(event, hub.UsageSeen)]
+    assert [(usage.input_tokens, usage.output_tokens) for usage in usages] == [(3, 1), (3, 5)]
+
+
+def test_many_parts_that_nothing_else_understands_are_kept_in_linear_time() -> None:
+    parts = [{"executableCode": {"code": str(number)}} for number in range(5_000)]
+    start_s = time.process_time()
+
+    kept = blocks(answer({"text": "a"}, *parts))
+
+    assert time.process_time() - start_s < 1
+    assert kept[1:] == tuple(hub.Opaque("gemini", "executableCode", Raw(msgspec.json.encode(part))) for part in parts)
+
+
 @pytest.mark.parametrize(
     ("call", "arguments"),
     [
         ({"name": "f"}, "{}"),
         ({"name": "f", "args": None}, "{}"),
-        ({"name": "f", "args": []}, "{}"),
+        ({"name": "f", "args": [1, 2]}, "[1,2]"),
         ({"name": "f", "args": {}}, "{}"),
     ],
 )
@@ -350,7 +370,105 @@ def test_citations_stand_behind_the_text_that_they_support() -> None:
     assert blocks(answer({"text": "\u00e4bc"}, CALL, **metadata))[0] == cited
     assert blocks(answer({"text": "\u00e4b"}), answer({"text": "c"}), late) == (cited,)
     assert blocks(answer({"text": "\u00e4bc"}), late, late, answer(CALL))[0] == cited
+    assert blocks(answer({"text": "\u00e4b"}, CALL, citationMetadata=recited))[0] == Text(
+        "\u00e4b", citations=(hub.Citation("https://y.test", "", "", 2, 2),)
+    )
     assert blocks(answer(CALL), late)[0] == hub.ToolCall(id="c", name="f", arguments='{"a":1}')
+
+
+def supports(*segments: dict[str, object]) -> dict[str, object]:
+    """Return metadata that support each of *segments* with a source of its own."""
+    chunks = [{"web": {"uri": f"https://{number}.test", "title": "T"}} for number in range(len(segments))]
+    cited = [{"segment": segment, "groundingChunkIndices": [number]} for number, segment in enumerate(segments)]
+    return {"groundingMetadata": {"groundingChunks": chunks, "groundingSupports": cited}}
+
+
+def places(*answers: object) -> list[tuple[str, list[tuple[str, int | None, int | None]]]]:
+    """Return the texts of an answer, with the places that are cited in them."""
+    texts = [block for block in blocks(*answers) if isinstance(block, Text)]
+    return [(text.text, [(each.url, each.start, each.end) for each in text.citations]) for text in texts]
+
+
+THOUGHT = {"text": "h\u00e4m", "thought": True}
+
+
+def test_offsets_count_from_the_part_that_a_segment_names() -> None:
+    metadata = supports(
+        {"partIndex": 1, "startIndex": 1, "endIndex": 3, "text": "\u00e4"},
+        {"partIndex": 2, "startIndex": 1, "endIndex": 2},
+        {"partIndex": 4, "endIndex": 2},
+    )
+    parts = (THOUGHT, {"text": "a\u00e4"}, {"text": "bcd"}, CALL, {"text": "ef"})
+
+    assert places(answer(*parts, **metadata)) == [
+        ("a\u00e4bcd", [("https://0.test", 1, 2), ("https://1.test", 3, 4)]),
+        ("ef", [("https://2.test", 0, 2)]),
+    ]
+
+
+def test_offsets_count_from_the_first_word_where_no_part_is_named() -> None:
+    metadata = supports(
+        {"startIndex": 0, "endIndex": 2, "text": "ab"},
+        {"startIndex": 4, "endIndex": 6, "text": "\u00e4"},
+        {"startIndex": 1, "endIndex": 4},
+    )
+    expected = [("abc", [("https://0.test", 0, 2), ("https://2.test", 1, 3)]), ("d\u00e4", [("https://1.test", 1, 2)])]
+
+    assert places(answer(THOUGHT, {"text": "abc"}, CALL, {"text": "d\u00e4"}, **metadata)) == expected
+
+
+def test_a_part_that_is_named_falsely_is_known_by_the_words() -> None:
+    parts = (THOUGHT, {"text": "abc"}, CALL, {"text": "abcd"})
+    in_all = supports(
+        {"partIndex": 3, "startIndex": 3, "endIndex": 5, "text": "ab"}, {"partIndex": 3, "startIndex": 5, "endIndex": 7}
+    )
+    nowhere = supports({"partIndex": 3, "startIndex": 1, "endIndex": 3, "text": "zz"})
+
+    assert places(answer(*parts, **in_all))[1] == ("abcd", [("https://0.test", 0, 2), ("https://1.test", 2, 4)])
+    assert places(answer(*parts, **nowhere))[1] == ("abcd", [("https://0.test", 1, 3)])
+
+
+def test_in_a_stream_offsets_count_over_all_that_was_said() -> None:
+    metadata = supports(
+        {"startIndex": 1, "endIndex": 3},
+        {"partIndex": 0, "startIndex": 3, "endIndex": 5, "text": "\u00e4"},
+        {"partIndex": 3, "startIndex": 2, "endIndex": 3, "text": "d"},
+        {"partIndex": 3, "startIndex": 3, "endIndex": 99},
+    )
+    pieces = [answer(THOUGHT), answer({"text": "ab"}), answer({"text": "c"}), answer(CALL)]
+
+    assert places(*pieces, answer({"text": "\u00e4d"}), answer({"text": "ef"}, **metadata)) == [
+        ("abc", []),
+        # What is about a text that has ended names its source, and none of these words.
+        (
+            "\u00e4def",
+            [
+                ("https://0.test", 0, 0),
+                ("https://1.test", 0, 1),
+                ("https://2.test", 1, 2),
+                ("https://3.test", 2, 4),
+            ],
+        ),
+    ]
+
+
+@given(texts=st.lists(cited_texts(), min_size=1, max_size=3), has_thought=st.booleans())
+def test_every_text_of_a_whole_answer_keeps_its_citations(texts: list[Text], has_thought: bool) -> None:
+    calls = [hub.ToolCall(id=f"c{number}", name="f", arguments="{}") for number in range(len(texts))]
+    said = [block for text, call in zip(texts, calls, strict=True) for block in (text, call)]
+    first = [Reasoning("hm")] if has_thought else []
+    candidate = hub.Candidate(blocks=(*first, *said))
+
+    read_back = GEMINI.decode_response(GEMINI.encode_response(hub.Response(candidates=(candidate,)), ASKED))
+
+    found = [block for block in read_back.candidates[0].blocks if isinstance(block, Text)]
+    assert [text.text for text in found] == [text.text for text in texts]
+    assert list(map(cited_words, found)) == list(map(cited_words, texts))
+
+
+def cited_words(text: Text) -> list[hub.Citation]:
+    """Return the citations of *text* that are about some of its words."""
+    return [each for each in text.citations if each.start is not None and each.start != each.end]
 
 
 def test_probabilities_come_with_their_words() -> None:
