@@ -70,6 +70,10 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     """Whether tool results may hold images and documents."""
     fetches_urls: bool = False
     """Whether it fetches images from any URL itself."""
+    needs_object_output: bool = False
+    """Whether the shape of an answer can only be that of an object."""
+    has_metadata: bool = True
+    """Whether labels for the caller's own use are accepted although the answer is not stored."""
     needs_responses_for_tools: bool = False
     """Whether chat/completions refuses function tools while it thinks, so that /responses has to be used."""
 

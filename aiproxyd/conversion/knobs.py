@@ -9,7 +9,7 @@ from aiproxyd.formats.codec import KNOBS, Losses, Traits
 from aiproxyd.hub import Request
 
 _SILENT: Final = frozenset(("cache_key", "metadata", "user", "verbosity"))
-"""Hints and labels that nobody misses."""
+"""Hints and labels that nobody misses where there is nothing like them."""
 _SAMPLING: Final = frozenset(("temperature", "top_p", "top_k"))
 _UNTOUCHED: Final[dict[str, Any]] = {knob: getattr(Request(model="", turns=[]), knob) for knob in sorted(KNOBS)}
 """What each knob is where the caller says nothing of it."""
@@ -30,7 +30,8 @@ def set_knobs(request: Request, traits: Traits, capabilities: Capabilities, loss
     refused = _find_refused(request, capabilities) if turned else set()
     for knob in turned:
         if knob in refused or knob not in traits.knobs:
-            if knob not in _SILENT and getattr(request, knob) != _USUAL.get(knob):
+            is_told = knob in refused or knob not in _SILENT
+            if is_told and getattr(request, knob) != _USUAL.get(knob):
                 losses.drop(knob)
             setattr(request, knob, copy(_UNTOUCHED[knob]))
     if not request.logprobs:
@@ -49,6 +50,8 @@ def _find_refused(request: Request, capabilities: Capabilities) -> set[str]:
         refused.add("stop")
     if not capabilities.has_logprobs:
         refused.add("logprobs")
+    if not capabilities.has_metadata:
+        refused.add("metadata")
     return refused | _find_refused_sampling(request, capabilities)
 
 

@@ -37,6 +37,11 @@ class ToolNames:
         self._called: dict[str, Called] = {}
         self._by_name: dict[str, str] = {}
         """The first that was fitted of those that the caller calls so, in whatever namespace."""
+        self._reserved: set[str] = set()
+
+    def reserve(self, name: str) -> None:
+        """Leave *name* to a tool that is not the caller's; before any is fitted."""
+        self._reserved.add(name)
 
     def fit(self, called: Called) -> str:
         """Return the name of *called* at the upstream; always the same for the same tool."""
@@ -68,7 +73,8 @@ class ToolNames:
         return name
 
     def _is_free(self, name: str) -> bool:
-        return self._traits.tool_name.fullmatch(name) is not None and name not in self._called
+        is_taken = name in self._called or name in self._reserved
+        return not is_taken and self._traits.tool_name.fullmatch(name) is not None
 
     def _mark(self, whole: str, digest: str) -> str:
         """Return *whole* without what is not allowed, told apart by *digest*.

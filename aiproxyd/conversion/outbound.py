@@ -15,6 +15,8 @@ Each step is one rule, and a rule holds for all pairs of formats. An encoder can
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 
+import msgspec
+from msgspec import Raw
 from msgspec.structs import replace
 
 from aiproxyd.capabilities import Capabilities
@@ -25,9 +27,21 @@ from aiproxyd.conversion.reasoning import is_thinking, room_for, settle_reasonin
 from aiproxyd.conversion.state import OpaqueState, begins_signed, claim, drop_thoughts
 from aiproxyd.conversion.tools import Toolbox
 from aiproxyd.errors import InvalidRequest
-from aiproxyd.formats.base import NULL, Format
+from aiproxyd.formats.base import NULL, Format, decode_view
 from aiproxyd.formats.codec import Losses, describe_media, refuse
-from aiproxyd.hub import Block, Media, Opaque, Refusal, Request, Text, ToolCall, ToolResult, Turn, merge_turns
+from aiproxyd.hub import (
+    Block,
+    Media,
+    Opaque,
+    OutputFormat,
+    Refusal,
+    Request,
+    Text,
+    ToolCall,
+    ToolResult,
+    Turn,
+    merge_turns,
+)
 
 _INDISPENSABLE: Final = frozenset(("compaction", "container_upload"))
 """Blocks that stand for what was said before, or for a file: without them, the question is another."""
@@ -37,6 +51,11 @@ JSON_HINT: Final = Text("Answer with a single JSON object.")
 """Said where JSON is asked for by a setting alone."""
 OPENING: Final = Text("(The conversation begins.)")
 """Said for the user where a format wants the user to begin, and somebody else does."""
+
+_TYPELESS: Final = frozenset(("anyOf", "const", "enum", "items", "oneOf"))
+"""Keywords that stand for something beside an object where a schema has no type."""
+
+_members: Final = msgspec.json.Decoder(dict[str, Raw])
 
 _FitCall: TypeAlias = Callable[[ToolCall, str], ToolCall]
 """Makes a call fit, with the id that it is to have."""
@@ -139,9 +158,10 @@ class Outbound:
         if request.candidates > 1 and not self._traits.has_candidates:
             raise refuse("more than one candidate (n)", self._format_name, "$.n")
         limit = self._capabilities.max_output_tokens
-        if limit is not None and request.max_output_tokens is not None:
+        if limit is not None and request.max_output_tokens is not None and request.max_output_tokens > limit:
             # 128000 is what several SDKs send to everyone.
-            request.max_output_tokens = min(request.max_output_tokens, limit)
+            request.max_output_tokens = limit
+            self._losses.drop("max_output_tokens")
 
     def _leave_out_thoughts(self, request: Request) -> None:
         """Switch thinking off where the model would refuse to go on from here, and leave out what it refuses then."""
@@ -314,3 +334,13 @@ def _speaks_of_json(turns: Sequence[Turn]) -> bool:
 
 def _to_note(block: Block) -> Block:
     return replace(block, text=NOTE + block.text) if isinstance(block, Text) else block
+
+
+def describes_object(output: OutputFormat) -> bool:
+    """Tell whether *output* can only be an object, or does not say what it is."""
+    if output.schema is None:
+        return True
+    members = decode_view(_members, output.schema)
+    if members is None or "type" not in members:
+        return members is not None and _TYPELESS.isdisjoint(members)
+    return bytes(members["type"]) == b'"object"'

@@ -69,6 +69,7 @@ class OpaqueState:
     def _recall(self, blocks: Sequence[Block], context: bytes, *, wants_plain: bool) -> Sequence[Block]:
         """Return *blocks*, an answer, with what the caller has lost of them; themselves if nothing."""
         recalled: list[Block] = []
+        told: set[Block] = set()  # the thoughts among them: the caller has sent none
         has_lost = False
         for block in blocks:
             remembered = self._memory.recall(self._principal, block, context)
@@ -76,7 +77,8 @@ class OpaqueState:
                 has_lost = True
                 # Every block of an answer is remembered with all thoughts before it.
                 thoughts = self._keep_own(remembered.before, wants_plain=wants_plain)
-                recalled += [thought for thought in thoughts if thought not in recalled]
+                recalled += [thought for thought in thoughts if thought not in told]
+                told.update(thoughts)
                 block = self._own(replace(block, seal=remembered.seal), wants_plain=wants_plain)
             recalled.append(block)
         return recalled if has_lost else blocks
@@ -158,6 +160,8 @@ def _is_foreign(block: Block) -> bool:
     seal = _seal_of(block)
     if isinstance(block, ToolCall) and is_marked(block.id):
         return True
+    if isinstance(block, Text) and any(not citation.origin for citation in block.citations):
+        return True  # written here, in the caller's format
     return _is_wrapped(seal) if seal is not None else isinstance(block, Reasoning)
 
 

@@ -42,9 +42,9 @@ class Toolbox:
         Raises:
             InvalidRequest: its only tools are such that the format does not have, or it chooses one that it lacks.
         """
-        request.tools = [self._fit_tool(tool) for tool in request.tools]
         if request.server_tools:
             request.server_tools = self._select_server_tools(request)
+        request.tools = [self._fit_tool(tool) for tool in request.tools]
         if self._traits.needs_called_tools and not (request.tools or request.server_tools):
             self.offer_called(request)
         if not request.tools and not request.server_tools:
@@ -105,6 +105,8 @@ class Toolbox:
         for tool in dropped:
             self._losses.drop(f"tools.{tool.kind}")
         for tool in kept:
+            if self._traits.names_server_tools:
+                self.names.reserve(tool.kind)
             for option in tool.options if tool.origin != self._format_name else ():
                 self._losses.drop(f"tools.{tool.kind}.{option}")
         return kept

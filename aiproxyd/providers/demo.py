@@ -65,6 +65,7 @@ _Service: TypeAlias = Callable[[_Asked], DemoReply]
 def _generate(asked: _Asked) -> DemoReply:
     fmt = asked.fmt
     request = fmt.decode_request(asked.body)
+    fmt.refuse_state(request)
     if fmt is GEMINI:
         request.model, request.stream = asked.model, asked.path.endswith(":streamGenerateContent")
     answer_prefix, call_prefix = _ID_PREFIXES[fmt.name]

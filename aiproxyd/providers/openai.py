@@ -80,6 +80,8 @@ def _imitate(capabilities: Capabilities) -> Capabilities:
         has_developer_role=False,
         has_max_completion_tokens=False,
         has_custom_tools=False,
+        needs_object_output=False,
+        has_metadata=True,
         needs_responses_for_tools=False,
     )
 

@@ -29,6 +29,7 @@ TURNED: dict[str, Any] = {
 }
 UNTOUCHED = Request(model="m", turns=[])
 ON = ReasoningControl(mode="on")
+UNLABELLED = Capabilities(has_metadata=False)
 OFF = ReasoningControl(mode="off")
 
 
@@ -120,3 +121,11 @@ def test_requests_do_not_share_what_was_put_back() -> None:
 
     assert requests[0].stop == requests[1].stop == []
     assert requests[0].stop is not requests[1].stop
+
+
+def test_labels_are_named_where_only_the_model_takes_none() -> None:
+    labels = {"a": "b"}
+
+    assert turn(KNOBS, UNLABELLED, metadata=labels) == ({}, ["metadata"])
+    assert turn(KNOBS, Capabilities(), metadata=labels) == ({"metadata": labels}, [])
+    assert turn(KNOBS - {"metadata"}, Capabilities(), metadata=labels) == ({}, [])

@@ -97,6 +97,18 @@ def test_names_are_legal_and_distinct_and_lead_back(tools: list[Called], traits:
     assert [names.find(name) for name in fitted] == tools
 
 
+def test_a_name_that_is_reserved_is_nobody_elses() -> None:
+    names = ToolNames(make_traits())
+    names.reserve("web_search")
+
+    fitted = names.fit(Called("web_search"))
+
+    assert fitted.startswith("web_search_")
+    assert names.find(fitted) == Called("web_search")
+    assert names.find("web_search") is None
+    assert names.fit_name("web_search") == fitted
+
+
 # --- Ids of calls
 
 

@@ -11,12 +11,13 @@ from msgspec.structs import replace
 from aiproxyd import hub
 from aiproxyd.capabilities import Capabilities
 from aiproxyd.conversion.memory import Memory
-from aiproxyd.conversion.outbound import Outbound
+from aiproxyd.conversion.outbound import Outbound, describes_object
 from aiproxyd.errors import InvalidRequest
 from aiproxyd.formats.codec import Losses
 from aiproxyd.hub import (
     Media,
     Opaque,
+    OutputFormat,
     Reasoning,
     ReasoningControl,
     Refusal,
@@ -90,9 +91,39 @@ def test_the_request_that_was_asked_is_not_changed() -> None:
 def test_an_output_limit_is_cut_to_what_the_model_can_write() -> None:
     capabilities = Capabilities(max_output_tokens=64000)
 
-    assert prepare(ASKED, capabilities=capabilities, max_output_tokens=128000)[0].max_output_tokens == 64000
-    assert prepare(ASKED, capabilities=capabilities, max_output_tokens=1000)[0].max_output_tokens == 1000
-    assert prepare(ASKED, max_output_tokens=128000)[0].max_output_tokens == 128000
+    cut, lost = prepare(ASKED, capabilities=capabilities, max_output_tokens=128000)
+
+    assert (cut.max_output_tokens, lost) == (64000, ["max_output_tokens"])
+
+
+@pytest.mark.parametrize("known", [None, 64000, 128000])
+@pytest.mark.parametrize("limit", [None, 1000, 64000])
+def test_an_output_limit_that_the_model_can_keep_stays(limit: int | None, known: int | None) -> None:
+    prepared, lost = prepare(ASKED, capabilities=Capabilities(max_output_tokens=known), max_output_tokens=limit)
+
+    assert (prepared.max_output_tokens, lost) == (limit, [])
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        (None, True),
+        ('{"type":"object"}', True),
+        ('{ "type" : "object" }', True),
+        ('{"properties":{}}', True),
+        ('{"$ref":"#/$defs/a"}', True),
+        ("{}", True),
+        ('{"type":"array"}', False),
+        ('{"type":["object","null"]}', False),
+        ('{"enum":["a"]}', False),
+        ('{"anyOf":[{"type":"object"}]}', False),
+        ("true", False),
+    ],
+)
+def test_it_is_known_whether_an_answer_is_an_object(schema: str | None, expected: bool) -> None:
+    output = OutputFormat(schema=None if schema is None else Raw(schema.encode()))
+
+    assert describes_object(output) is expected
 
 
 def test_a_limit_is_set_where_the_format_wants_one() -> None:

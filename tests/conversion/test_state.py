@@ -1,6 +1,9 @@
 """Seals go back to the model that made them, to the place where they were, and nowhere else."""
 
+import time
+
 import pytest
+from msgspec import Raw
 from msgspec.structs import replace
 
 from aiproxyd.capabilities import Capabilities
@@ -13,7 +16,7 @@ from aiproxyd.conversion.state import (
     has_foreign_state,
     place_seals,
 )
-from aiproxyd.hub import Block, Reasoning, Refusal, Seal, Text, ToolCall, ToolResult, Turn
+from aiproxyd.hub import Block, Citation, Reasoning, Refusal, Seal, Text, ToolCall, ToolResult, Turn
 from tests.conversion.stand_in import make_format
 
 ORIGIN = "up@here/model"
@@ -169,6 +172,20 @@ def test_a_lost_seal_that_was_to_travel_alone_is_put_where_it_belongs() -> None:
     assert carry(Text("a"), CALL, memory=remember(CALL, lost)) == (sealed_text("a"), CALL)
 
 
+def test_what_many_blocks_have_lost_is_put_back_in_linear_time() -> None:
+    calls = [replace(CALL, id=str(number)) for number in range(20_000)]
+    memory = Memory()
+    for call in calls:
+        remember(call, Remembered((Reasoning(call.id, MADE_HERE),), None), memory)
+    start_s = time.process_time()
+
+    carried = carry(*calls, memory=memory)
+
+    assert time.process_time() - start_s < 1
+    assert carried[-2:] == (Reasoning("19999", NATIVE), calls[-1])
+    assert len(carried) == 40_000
+
+
 def test_what_is_not_lost_is_not_put_back() -> None:
     memory = remember(CALL, Remembered((Reasoning("hm", MADE_HERE),), MADE_HERE))
 
@@ -240,6 +257,8 @@ OWN_CALL, OTHERS_CALL = replace(CALL, id="c_1"), replace(CALL, id="c_1_gw1")
         (replace(OWN_CALL, seal=FOREIGN), True),
         (replace(OTHERS_CALL, seal=NATIVE), True),
         (Refusal("no"), False),
+        (Text("a", citations=(Citation("u", origin="up", raw=Raw(b"{}")),)), False),
+        (Text("a", citations=(Citation("u", origin="up", raw=Raw(b"{}")), Citation("u"))), True),
     ],
 )
 def test_what_models_of_other_formats_leave_is_known(block: Block, is_foreign: bool) -> None:

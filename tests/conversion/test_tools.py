@@ -117,6 +117,21 @@ def test_what_is_said_about_a_tool_of_another_vendor_is_named() -> None:
     assert lost == ["tools.web_search.max_uses", "tools.web_search.user_location"]
 
 
+def test_a_function_is_called_otherwise_where_a_server_tool_has_its_name() -> None:
+    fmt = make_format("up", server_tools=frozenset(("web_search",)), names_server_tools=True)
+    function, choice = Tool(name="web_search"), ToolChoice("required", ("web_search",))
+
+    request, lost = fit([function], fmt, server_tools=[SEARCH, SHELL], tool_choice=choice)
+    without, _ = fit([function, Tool(name="shell")], fmt, server_tools=[SHELL])
+
+    assert [tool.name for tool in request.tools] == ["web_search_64b71659"]
+    assert request.tool_choice == ToolChoice("required", ("web_search_64b71659",))
+    assert lost == ["tools.shell"]
+    assert [tool.name for tool in without.tools] == ["web_search", "shell"]
+    others = make_format("up", server_tools=frozenset(("web_search",)))
+    assert fit([function], others, server_tools=[SEARCH])[0].tools == [function]
+
+
 # --- What was called
 
 

@@ -1,7 +1,7 @@
 """Requests of the Messages API: https://docs.anthropic.com/en/api/messages. Sans-I/O."""
 
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, assert_never
 
 import msgspec
@@ -12,8 +12,9 @@ from aiproxyd.errors import InvalidRequest
 from aiproxyd.formats.anthropic import schemas, wire
 from aiproxyd.formats.anthropic.blocks import BlockWriter, inside, read_blocks, read_mark, read_object, read_text
 from aiproxyd.formats.anthropic.wire import NAME, WrittenBlock, encode
-from aiproxyd.formats.base import NULL, decode_body, decode_view, name_members
+from aiproxyd.formats.base import NULL, check_text, decode_body, name_members
 from aiproxyd.formats.codec import Losses, refuse
+from aiproxyd.formats.members import Known, KnownFields
 from aiproxyd.hub import (
     Opaque,
     OutputFormat,
@@ -37,13 +38,36 @@ _tool: Final = msgspec.json.Decoder(wire.ToolParam)
 
 _KNOWN: Final = frozenset((*wire.MessagesBody.__struct_fields__, "cache_control"))
 """Fields that are read, and one that nobody misses: mark the prompt for the cache where it ends."""
-_KNOWN_OUTPUT: Final = frozenset(wire.OutputConfig.__struct_fields__)
-_KNOWN_TOOL: Final = frozenset((*wire.ToolParam.__struct_fields__, "defer_loading", "eager_input_streaming"))
-"""The latter two are about how calls and tools travel, not about what they mean."""
+_DIRECT: Final = Raw(b'{"type":"direct"}')
+_BLOCK: Final = "type text title context citations cache_control transformations thinking signature data id name input \
+tool_use_id is_error tool_name"
+_KINDS: Final = "text image document search_result thinking redacted_thinking tool_use tool_result tool_reference"
+_SOURCE: Final = "type media_type data url file_id"
+_PARTS: Final = Known(_BLOCK, kinds=_KINDS, source=Known(_SOURCE), content=Known(_BLOCK, kinds=_KINDS))
+"""What stands in tool results and in documents; the innermost are the texts of search results."""
+_BLOCKS: Final = Known(
+    _BLOCK, kinds=_KINDS, usual={"caller": _DIRECT}, source=Known(_SOURCE, content=_PARTS), content=_PARTS
+)
+_FORMAT: Final = Known("type schema")
+
+_KNOWN_INSIDE: Final = KnownFields(
+    turns=("messages", "system"),
+    system=_BLOCKS,
+    messages=Known("role", content=_BLOCKS),
+    # How calls and tools travel is not what they mean.
+    tools=Known(
+        "type name description input_schema strict cache_control defer_loading eager_input_streaming",
+        kinds="custom",
+        usual={"allowed_callers": Raw(b'["direct"]')},
+    ),
+    tool_choice=Known("type name disable_parallel_tool_use"),
+    thinking=Known("type budget_tokens display"),
+    output_config=Known("effort", format=_FORMAT),
+    output_format=_FORMAT,
+    metadata=Known("user_id"),
+)
 _PLAIN_TOOL: Final = ("type", "name", "cache_control")
 """What a server tool has that is run without options."""
-_UNLIMITED: Final = Raw(b'["direct"]')
-"""The ``allowed_callers`` of a tool where nothing is said of them."""
 _DATE: Final = re.compile(r"_\d{8}\Z")
 _TIERS: Final = {"auto": "auto", "standard_only": "default"}
 _TIER_OF: Final = {"auto": "auto", "priority": "auto", "fast": "auto", "default": "standard_only"}
@@ -59,18 +83,20 @@ def decode_request(body: bytes) -> Request:
     Raises:
         InvalidRequest: malformed, not allowed by the API, or content that no other API could carry.
     """
-    asked = decode_body(_body, body)
-    _refuse_state(asked)
+    asked = decode_body(_body, check_text(body))
+    fields = _find_fields(body)
     try:
-        turns = _read_turns(asked)
+        turns = arrange(_read_turns(asked))
         tools, server_tools = _read_tools(asked.tools or ())
         tool_choice = _read_choice(asked.tool_choice)
         output = _read_output(asked)
     except InvalidRequest as exc:
-        raise InvalidRequest(f"{exc.message} - at `{exc.param}`", param=exc.param) from exc
+        refuse_state(fields)  # a thread's messages may answer to what is not among them
+        where = f" - at `{exc.param}`" if exc.param else ""
+        raise InvalidRequest(exc.message + where, param=exc.param) from exc
     return Request(
         model=asked.model,
-        turns=arrange(turns),
+        turns=turns,
         tools=tools,
         server_tools=server_tools,
         tool_choice=tool_choice,
@@ -85,44 +111,41 @@ def decode_request(body: bytes) -> Request:
         user=(asked.metadata.user_id or "") if asked.metadata else "",
         service_tier=_read_tier(asked.service_tier),
         stream=bool(asked.stream),
-        extensions=_find_extensions(body, asked),
+        extensions=_find_extensions(fields),
     )
 
 
-def _find_extensions(body: bytes, asked: wire.MessagesBody) -> dict[str, Raw]:
-    fields = decode_body(_fields, body)
-    found = {name: raw for name, raw in fields.items() if name not in _KNOWN and raw != NULL}
-    found |= _find_unknown("output_config", fields.get("output_config", NULL), _KNOWN_OUTPUT)
-    for raw in asked.tools or ():
-        if _tool.decode(raw).type in (None, "custom"):
-            found |= _find_unknown("tools", raw, _KNOWN_TOOL)
-    return found
+def _find_fields(body: bytes) -> dict[str, Raw]:
+    """Return the fields of *body* that say something."""
+    nothing = {"mcp_servers": Raw(b"[]")}
+    return {name: raw for name, raw in decode_body(_fields, body).items() if raw not in (NULL, nothing.get(name, NULL))}
 
 
-def _find_unknown(place: str, raw: Raw, known: Container[str]) -> dict[str, Raw]:
-    members = decode_view(_fields, raw) or {}
-    return {
-        f"{place}.{name}": raw for name, raw in members.items() if name not in known and raw not in (NULL, _UNLIMITED)
-    }
+def _find_extensions(fields: dict[str, Raw]) -> dict[str, Raw]:
+    found = {name: raw for name, raw in fields.items() if name not in _KNOWN}
+    return found | _KNOWN_INSIDE.find_unknown(fields)
 
 
-def _refuse_state(asked: wire.MessagesBody) -> None:
-    """Refuse what lives on Anthropic's side only.
+def refuse_state(fields: Mapping[str, Raw]) -> None:
+    """Refuse those *fields* of a body that stand for what lives on Anthropic's side only.
 
     The tool runners of both SDKs go on without threads when, and only when, they are told so in these words.
+
+    Raises:
+        InvalidRequest: there is one.
     """
-    if asked.thread != NULL:
+    if "thread" in fields:
         raise InvalidRequest(
             "threads are kept by Anthropic, and this model is not theirs: send the whole conversation in messages",
             param="$.thread",
             details={"error_code": "thread_unsupported_request", "unsupported": ["thread"]},
         )
-    if asked.container != NULL:
+    if "container" in fields:
         raise InvalidRequest(
             "containers are kept by Anthropic, and this model is not theirs: leave the container out",
             param="$.container",
         )
-    if asked.mcp_servers:
+    if "mcp_servers" in fields:
         raise InvalidRequest(
             "this model's API does not call MCP servers itself: offer their tools as tools of your own",
             param="$.mcp_servers",

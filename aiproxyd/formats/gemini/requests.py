@@ -1,6 +1,7 @@
 """Requests to generateContent: https://ai.google.dev/api/generate-content#request-body. Sans-I/O."""
 
 import base64
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -9,8 +10,8 @@ from msgspec import Raw, Struct
 
 from aiproxyd.capabilities import Capabilities
 from aiproxyd.errors import InvalidRequest
-from aiproxyd.formats.base import NULL, decode_body, decode_view
-from aiproxyd.formats.codec import Losses, refuse
+from aiproxyd.formats.base import NULL, check_text, decode_body, decode_view
+from aiproxyd.formats.codec import Losses, refuse, to_object, unwrap_arguments
 from aiproxyd.formats.gemini.casing import to_camel_case
 from aiproxyd.formats.gemini.parts import read_media, read_signature, write_media
 from aiproxyd.formats.gemini.settings import (
@@ -40,6 +41,7 @@ from aiproxyd.formats.gemini.wire import (
     is_string,
     read_opaque,
 )
+from aiproxyd.formats.members import Known, KnownFields
 from aiproxyd.hub import (
     Block,
     Media,
@@ -70,6 +72,24 @@ _SETTINGS: Final = {
     "generationConfig": read_config,
     "serviceTier": read_tier,
 }
+_BYTES: Final = Known("data mimeType")
+_FILE: Final = Known("fileUri mimeType")
+_PARTS: Final = Known(
+    " ".join(("text thought thoughtSignature videoMetadata mediaResolution", *SERVER_PARTS)),
+    functionCall=Known("name args id"),
+    functionResponse=Known("name response id", parts=Known(inlineData=_BYTES, fileData=_FILE)),
+    inlineData=_BYTES,
+    fileData=_FILE,
+)
+
+_KNOWN_INSIDE: Final = KnownFields(
+    turns=("contents", "systemInstruction"),
+    contents=Known("role", parts=_PARTS),
+    systemInstruction=Known("role text", parts=_PARTS),
+    tools=Known(is_open=True, functionDeclarations=Known("name description parameters parametersJsonSchema")),
+    toolConfig=Known(is_open=True, functionCallingConfig=Known("mode allowedFunctionNames")),
+    generationConfig=Known(is_open=True, thinkingConfig=Known("includeThoughts thinkingBudget thinkingLevel")),
+)
 _RESULT_KEYS: Final = ("output", "result", "error")
 _NOTHING: Final = (b"null", b"false", b'""')
 
@@ -102,7 +122,7 @@ def decode_request(body: bytes) -> Request:
         InvalidRequest: malformed, or content that no other format could carry; ``param`` has the path.
     """
     try:
-        return _read_request(to_camel_case(_check_text(body)))
+        return _read_request(to_camel_case(check_text(body)))
     except RecursionError as exc:
         raise InvalidRequest("malformed JSON: nested too deep") from exc
 
@@ -115,6 +135,7 @@ def _read_request(body: bytes) -> Request:
             raise InvalidRequest(f"{name} cannot be used through this gateway: {hint}", param=f"$.{name}")
     if "contents" not in fields:
         raise InvalidRequest("contents is missing", param="$.contents")
+    unknown = _KNOWN_INSIDE.find_unknown(fields)
     system = [_read_system(fields.pop("systemInstruction"))] if "systemInstruction" in fields else []
     turns = map(_join_pieces, merge_turns(_ContentsReader(fields.pop("contents")).turns))
     request = Request(model="", turns=arrange([*system, *turns]))
@@ -122,17 +143,8 @@ def _read_request(body: bytes) -> Request:
         if name in fields:
             read(fields.pop(name), request)
     fields.pop("model", None)  # says what the path says
-    request.extensions |= fields
+    request.extensions |= fields | unknown
     return request
-
-
-def _check_text(body: bytes) -> bytes:
-    """Return *body*, which is UTF-8 throughout: msgspec does not look into what it leaves undecoded."""
-    try:
-        body.decode()
-    except UnicodeDecodeError as exc:
-        raise InvalidRequest(f"malformed JSON: {exc}") from exc
-    return body
 
 
 def _read_system(raw: Raw) -> Turn:
@@ -157,11 +169,14 @@ class _ContentsReader:
         self._contents = decode_at(_contents, raw, "$.contents")
         self._raw_parts: list[list[Raw]] | None = None
         """Of all contents, undecoded, once one of them is needed so."""
-        self._waiting: list[ToolCall] = []
-        """Calls without a result so far, oldest first."""
+        self._waiting: dict[int, ToolCall] = {}
+        """Calls without a result so far, by their number."""
+        self._numbers: defaultdict[tuple[str, str], deque[int]] = defaultdict(deque)
+        """Of the calls with an id, and of those with a name, oldest first; some may have a result."""
         self._ids: set[str] | None = None
         """Of all calls that have one."""
         self._made_ids = 0
+        self._calls = 0
         self.turns = [self._read_content(index, content) for index, content in enumerate(self._contents)]
 
     def _read_content(self, index: int, content: Content[Part]) -> Turn:
@@ -210,10 +225,13 @@ class _ContentsReader:
             raise InvalidRequest("a functionCall needs a name")
         if call.args != NULL and not is_object(call.args):
             raise InvalidRequest("the args of a functionCall must be an object")
-        arguments = "{}" if call.args == NULL else str(call.args, "utf-8")
+        arguments = "{}" if call.args == NULL else unwrap_arguments(str(call.args, "utf-8"))
         call_id = str(call.id) if call.id is not None and call.id != "" else self._make_id()
         block = ToolCall(id=call_id, name=call.name, arguments=arguments, seal=seal)
-        self._waiting.append(block)
+        self._calls += 1
+        self._waiting[self._calls] = block
+        self._numbers["id", call_id].append(self._calls)
+        self._numbers["name", call.name].append(self._calls)
         return block
 
     def _make_id(self) -> str:
@@ -227,8 +245,7 @@ class _ContentsReader:
         return call_id
 
     def _read_result(self, response: FunctionResponse[MediaPart]) -> ToolResult:
-        call = self._find_call(response)
-        self._waiting.remove(call)
+        call = self._take_call(response)
         if response.response != NULL and not is_object(response.response):
             raise InvalidRequest("the response of a functionResponse must be an object")
         text, is_error = _read_output(response.response)
@@ -237,14 +254,15 @@ class _ContentsReader:
         name = response.name or call.name
         return ToolResult(call_id=call.id, name=name, content=tuple(content), is_error=is_error)
 
-    def _find_call(self, response: FunctionResponse[MediaPart]) -> ToolCall:
-        """Return the call that *response* answers: the one with its id, else the first one with its name."""
-        by_id = (call for call in self._waiting if call.id == str(response.id))
-        by_name = (call for call in self._waiting if call.name == response.name)
-        call = next(by_id, None) or next(by_name, None)
-        if call is None:
-            raise InvalidRequest(f"no functionCall of {response.name!r} waits for this functionResponse")
-        return call
+    def _take_call(self, response: FunctionResponse[MediaPart]) -> ToolCall:
+        """Return, once, the call that *response* answers: the one with its id, else the first one with its name."""
+        for key in (("id", str(response.id)), ("name", response.name)):
+            numbers = self._numbers.get(key)
+            while numbers:
+                call = self._waiting.pop(numbers.popleft(), None)
+                if call is not None:
+                    return call
+        raise InvalidRequest(f"no functionCall of {response.name!r} waits for this functionResponse")
 
     def _read_opaque(self, index: int, position: int) -> Opaque:
         if self._raw_parts is None:
@@ -276,22 +294,36 @@ def _join_pieces(turn: Turn) -> Turn:
     if turn.role != "assistant":
         return turn
     joined: list[Block] = []
+    pieces: list[str] = []
     for block in turn.blocks:
-        joined.append(_join(joined.pop(), block, joined) if joined else block)
+        if joined and _goes_on(joined[-1], block):
+            joined[-1] = block
+        else:
+            _close(joined, pieces)
+            joined.append(block)
+        if isinstance(block, Text | Reasoning):
+            pieces.append(block.text)
+    _close(joined, pieces)
     return msgspec.structs.replace(turn, blocks=tuple(joined))
 
 
-def _join(last: Block, block: Block, joined: list[Block]) -> Block:
-    """Return *last* and *block* as one where they are pieces of one; else put *last* back to *joined*."""
+def _goes_on(last: Block, block: Block) -> bool:
+    """Tell whether *block* is the next piece of *last*."""
     match last, block:
-        case Text(seal=None, text=text), Text():
-            return msgspec.structs.replace(block, text=text + block.text)
+        case Text(seal=None), Text():
+            return True
         # One that has a holder only lends its place to another block's seal.
-        case Reasoning(seal=None, text=text), Reasoning(seal=None | Seal(holder="")):
-            return msgspec.structs.replace(block, text=text + block.text)
+        case Reasoning(seal=None), Reasoning(seal=None | Seal(holder="")):
+            return True
         case _:
-            joined.append(last)
-            return block
+            return False
+
+
+def _close(joined: list[Block], pieces: list[str]) -> None:
+    """Give the last of *joined* the text that its *pieces* are together."""
+    if len(pieces) > 1 and isinstance(last := joined[-1], Text | Reasoning):
+        joined[-1] = msgspec.structs.replace(last, text="".join(pieces))
+    pieces.clear()
 
 
 def _read_output(response: Raw) -> tuple[str, bool]:
@@ -412,7 +444,7 @@ class _ContentsWriter:
         call_id = call.id if self._capabilities.has_call_ids else None
         signature = call.seal.data if call.seal else None
         return Part(
-            function_call=FunctionCall(call.name, Raw(call.arguments.encode()), call_id), thought_signature=signature
+            function_call=FunctionCall(call.name, to_object(call.arguments), call_id), thought_signature=signature
         )
 
     def _write_result(self, result: ToolResult) -> Part:

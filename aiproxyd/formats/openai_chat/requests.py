@@ -1,19 +1,17 @@
 """Requests: https://platform.openai.com/docs/api-reference/chat/create. Sans-I/O."""
 
-from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from aiproxyd.capabilities import Capabilities
 from aiproxyd.errors import InvalidRequest
-from aiproxyd.formats.base import NULL, decode_body, find_unknown, name_members
+from aiproxyd.formats.base import NULL, check_text, decode_body, name_members
+from aiproxyd.formats.members import Known, KnownFields
 from aiproxyd.formats.openai_chat.messages import NO_AUDIO, Conversation, encode_messages
 from aiproxyd.formats.openai_chat.tools import decode_tool_choice, decode_tools, encode_tool, encode_tool_choice
 from aiproxyd.formats.openai_chat.wire import (
-    KNOWN_OF_MESSAGES,
-    KNOWN_OF_PARTS,
     NAME,
     ChatRequest,
     Effort,
@@ -35,16 +33,38 @@ MAX_STOPS: Final = 4
 """As many stop sequences the API takes."""
 
 
-class _Content(Struct):
-    content: Raw = NULL
-
-
 _raw_fields: Final = msgspec.json.Decoder(dict[str, Raw])
-_raws: Final = msgspec.json.Decoder(list[Raw])
-_content: Final = msgspec.json.Decoder(_Content)
 _KNOWN: Final = frozenset(field.name for field in msgspec.structs.fields(ChatRequest))
 _SAYS_NOTHING: Final = {"store": b"false"}
 """Fields that are no loss where they have this value, which is their default."""
+_MARKS: Final = "cache_control prompt_cache_breakpoint"
+_CALLED: Final = Known("name arguments input")
+_FUNCTION: Final = Known("name description parameters strict cache_control")
+_NAMED: Final = Known("name")
+
+_KNOWN_INSIDE: Final = KnownFields(
+    turns=("messages",),
+    messages=Known(
+        f"role name refusal audio reasoning_content reasoning tool_call_id {_MARKS}",
+        content=Known(
+            f"type text refusal input_audio {_MARKS}",
+            image_url=Known("url detail"),
+            file=Known("file_data file_id filename"),
+        ),
+        # The index is what streams have, and is left in what was put together from one.
+        tool_calls=Known(
+            "type id index", function=_CALLED, custom=_CALLED, extra_content=Known(google=Known("thought_signature"))
+        ),
+        function_call=_CALLED,
+        thinking_blocks=Known("type index thinking signature data"),
+    ),
+    tools=Known(f"type {_MARKS}", function=_FUNCTION, custom=Known("name description format")),
+    functions=_FUNCTION,
+    tool_choice=Known("type allowed_tools", function=_NAMED, custom=_NAMED),
+    response_format=Known("type", json_schema=Known("name description schema strict")),
+    # What is obfuscated are the lengths of events.
+    stream_options=Known("include_usage include_obfuscation"),
+)
 
 
 def decode_request(body: bytes) -> Request:
@@ -53,7 +73,7 @@ def decode_request(body: bytes) -> Request:
     Raises:
         InvalidRequest: malformed, not allowed by the format, or content that no other format could carry.
     """
-    wire = decode_body(request_decoder, body)
+    wire = decode_body(request_decoder, check_text(body))
     if wire.audio != NULL or "audio" in (wire.modalities or ()):
         raise InvalidRequest(NO_AUDIO, param="$.modalities" if wire.audio == NULL else "$.audio")
     conversation = Conversation()
@@ -102,17 +122,7 @@ def _find_extensions(fields: dict[str, Raw], wire: ChatRequest) -> dict[str, Raw
     }
     if set(wire.modalities or ()) - {"text"}:
         extensions["modalities"] = Raw(msgspec.json.encode(wire.modalities))
-    return extensions | dict.fromkeys(_find_unknown(fields["messages"]), NULL)
-
-
-def _find_unknown(messages: Raw) -> Iterator[str]:
-    """Yield the names of what *messages* and the parts of their content say and nothing here stands for."""
-    for raw in decode_body(_raws, messages):
-        yield from find_unknown("messages", raw, KNOWN_OF_MESSAGES)
-        content = decode_body(_content, raw).content
-        if memoryview(content)[0] == ord("["):
-            for part in decode_body(_raws, content):
-                yield from find_unknown("messages.content", part, KNOWN_OF_PARTS)
+    return extensions | _KNOWN_INSIDE.find_unknown(fields)
 
 
 def _decode_server_tools(wire: ChatRequest) -> list[ServerTool]:

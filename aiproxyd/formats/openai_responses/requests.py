@@ -11,7 +11,8 @@ from msgspec import Raw, Struct
 
 from aiproxyd.capabilities import Capabilities
 from aiproxyd.errors import InvalidRequest
-from aiproxyd.formats.base import NULL, decode_body, find_unknown
+from aiproxyd.formats.base import NULL, check_text, decode_body
+from aiproxyd.formats.members import Known, KnownFields
 from aiproxyd.formats.openai_responses.tools import (
     Choice,
     Format,
@@ -76,6 +77,26 @@ _encode: Final = msgspec.json.Encoder().encode
 
 _KNOWN: Final = frozenset((*_Request.__struct_fields__, "client_metadata", "store"))
 """Fields that are read, and those that nobody misses: nothing is stored here, and Codex's metadata is for its maker."""
+_PARTS: Final = Known(
+    "type text annotations logprobs refusal image_url file_id detail file_data file_url filename input_audio "
+    "prompt_cache_breakpoint"
+)
+_KNOWN_INSIDE: Final = KnownFields(
+    turns=("input",),
+    input=Known(
+        "type id status created_by role phase call_id name namespace arguments input encrypted_content tools",
+        kinds="message function_call function_call_output custom_tool_call custom_tool_call_output reasoning "
+        "additional_tools",
+        usual={"caller": Raw(b'{"type":"direct"}')},
+        content=_PARTS,
+        output=_PARTS,
+        summary=_PARTS,
+    ),
+    reasoning=Known(" ".join(_Reasoning.__struct_fields__)),
+    text=Known("verbosity", format=Known(" ".join(("type", *Format.__struct_fields__)))),
+    tool_choice=Known("type name mode tools server_label"),
+)
+"""All but the tools."""
 _STORED: Final = {
     "previous_response_id": "send the earlier items in `input`",
     "conversation": "send the earlier items in `input`",
@@ -108,7 +129,7 @@ def decode_request(body: bytes) -> Request:
     Raises:
         InvalidRequest: malformed, not allowed, or a reference to what is stored at the vendor.
     """
-    view = decode_body(_request, body)
+    view = decode_body(_request, check_text(body))
     fields = {name: raw for name, raw in decode_body(_fields, body).items() if raw != NULL}
     _refuse_state(view, fields)
     tools = Tools()
@@ -135,7 +156,7 @@ def decode_request(body: bytes) -> Request:
         cache_key=view.prompt_cache_key or "",
         metadata=view.metadata or {},
         stream=bool(view.stream),
-        extensions=_find_extensions(view, fields) | tools.extensions,
+        extensions=_find_extensions(view, fields) | _KNOWN_INSIDE.find_unknown(fields) | tools.extensions,
         echo={name: fields[name] for name in _ECHOED if name in fields},
     )
 
@@ -160,8 +181,7 @@ def _find_extensions(view: _Request, fields: dict[str, Raw]) -> dict[str, Raw]:
         found["reasoning.mode"] = view.reasoning.mode
     if view.reasoning and view.reasoning.context not in (NULL, *_ALL_TURNS):
         found["reasoning.context"] = view.reasoning.context
-    found |= find_unknown("reasoning", fields.get("reasoning", NULL), _Reasoning.__struct_fields__)
-    return found | find_unknown("text", fields.get("text", NULL), _TextConfig.__struct_fields__)
+    return found | _KNOWN_INSIDE.find_unknown(fields)
 
 
 _STANDARD: Final = Raw(b'"standard"')

@@ -280,9 +280,42 @@ def test_what_nothing_stands_for_in_tools_and_output_is_named() -> None:
     assert decode(output_config=None, tools=None).extensions == {}
 
 
+def test_what_nobody_else_knows_of_blocks_and_settings_is_named() -> None:
+    result = {"type": "tool_result", "tool_use_id": "c", "content": [{"type": "text", "text": "a", "tone": "dry"}]}
+    call = {"type": "tool_use", "id": "c", "name": "f", "input": {"x": 1}, "caller": {"type": "direct"}}
+    document = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "a", "pages": 2}}
+
+    extensions = decode(
+        system=[{"type": "text", "text": "Be brief.", "weight": 2}],
+        messages=[
+            {"role": "user", "content": [document | {"icon": None}], "mood": "good"},
+            {"role": "assistant", "content": [call | {"toolset_name": "t"}]},
+            {"role": "user", "content": [result, {"type": "novelty", "of": "tomorrow"}]},
+        ],
+        tools=[{"type": "web_search_20250305", "name": "web_search", "max_uses": 2}, {"name": "f", "mode": "fast"}],
+        tool_choice={"type": "auto", "why": "so"},
+        thinking={"type": "adaptive", "depth": 3},
+        metadata={"user_id": "u", "team": "t"},
+        output_config={"format": {"type": "json_schema", "schema": {"y": 1}, "name": "n"}},
+    ).extensions
+
+    assert {name: bytes(raw) for name, raw in extensions.items()} == {
+        "system.weight": b"null",
+        "messages.content.source.pages": b"null",
+        "messages.mood": b"null",
+        "messages.content.toolset_name": b"null",
+        "messages.content.content.tone": b"null",
+        "tools.mode": b'"fast"',
+        "tool_choice.why": b'"so"',
+        "thinking.depth": b"3",
+        "metadata.team": b'"t"',
+        "output_config.format.name": b'"n"',
+    }
+
+
 def test_a_thread_is_refused_in_the_words_that_make_sdks_go_on_without() -> None:
     with pytest.raises(InvalidRequest) as caught:
-        decode(thread={"type": "continue", "previous_message_id": "msg_1"})
+        ANTHROPIC.refuse_state(decode(thread={"type": "continue", "previous_message_id": "msg_1"}))
 
     assert caught.value.param == "$.thread"
     assert msgspec.json.decode(ANTHROPIC.encode_error(caught.value, "req_1"))["error"]["details"] == {
@@ -291,11 +324,43 @@ def test_a_thread_is_refused_in_the_words_that_make_sdks_go_on_without() -> None
     }
 
 
+def test_a_thread_is_refused_where_a_part_of_the_conversation_is_missing_too() -> None:
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "ok"}
+
+    with pytest.raises(InvalidRequest) as caught:
+        decode(thread={"type": "continue"}, messages=[{"role": "user", "content": [result]}])
+
+    assert caught.value.param == "$.thread"
+
+
 @pytest.mark.parametrize(
     ("members", "param"),
     [
         ({"container": "container_1"}, "$.container"),
+        ({"container": {"id": "container_1", "skills": []}}, "$.container"),
         ({"mcp_servers": [{"type": "url", "url": "https://a", "name": "a"}]}, "$.mcp_servers"),
+    ],
+)
+def test_what_only_anthropic_has_is_read_and_refused_to_others(members: dict[str, object], param: str) -> None:
+    request = decode(**members)
+
+    assert set(request.extensions) == set(members)
+    with pytest.raises(InvalidRequest) as caught:
+        ANTHROPIC.refuse_state(request)
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize("members", [{}, {"container": None}, {"mcp_servers": []}, {"thread": None}])
+def test_what_says_nothing_of_the_vendors_state_is_not_refused(members: dict[str, object]) -> None:
+    request = decode(**members)
+    ANTHROPIC.refuse_state(request)
+
+    assert request.extensions == {}
+
+
+@pytest.mark.parametrize(
+    ("members", "param"),
+    [
         ({"max_tokens": -1}, "$.max_tokens"),
         ({"messages": "hi"}, "$.messages"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "$.messages[0].role"),

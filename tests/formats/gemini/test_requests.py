@@ -1,3 +1,4 @@
+import time
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -49,6 +50,74 @@ def result(response: object = None, name: str = "f", **fields: object) -> dict[s
 
 
 # --- From a caller
+
+
+def test_what_nobody_else_knows_of_parts_and_settings_is_named() -> None:
+    extensions = decode(
+        systemInstruction={"parts": [{"text": "Be brief.", "partMetadata": {"a": 1}}]},
+        contents=[
+            {"role": "user", "parts": [{"inlineData": {"mimeType": "image/png", "data": "AAAA", "displayName": "a"}}]},
+            {"role": "model", "parts": [call(id="1", partialArgs=[{"x": 1}]), {"executableCode": {"code": "1"}}]},
+            {"role": "user", "parts": [result({}, id="1", scheduling="SILENT", willContinue=False)], "mood": "good"},
+        ],
+        tools=[{"functionDeclarations": [{"name": "f", "behavior": "BLOCKING"}]}, {"googleSearch": {"x": 1}}],
+        toolConfig={"functionCallingConfig": {"mode": "AUTO", "streamFunctionCallArguments": True}},
+        generationConfig={"thinkingConfig": {"includeThoughts": True, "depth": 3}},
+    ).extensions
+
+    assert {name: bytes(raw) for name, raw in extensions.items()} == {
+        "systemInstruction.parts.partMetadata": b"null",
+        "contents.parts.inlineData.displayName": b"null",
+        "contents.parts.functionCall.partialArgs": b"null",
+        "contents.parts.functionResponse.scheduling": b"null",
+        "contents.mood": b"null",
+        "tools.functionDeclarations.behavior": b'"BLOCKING"',
+        "toolConfig.functionCallingConfig.streamFunctionCallArguments": b"true",
+        "generationConfig.thinkingConfig.depth": b"3",
+    }
+
+
+@pytest.mark.parametrize("text", ["Be brief.", [{"text": "Be brief."}]])
+def test_instructions_in_other_shapes_lose_nothing(text: object) -> None:
+    assert decode(systemInstruction=text).extensions == {}
+
+
+def test_results_of_many_calls_find_them_in_linear_time() -> None:
+    calls: list[object] = [call(id=f"c{number}") for number in range(20_000)]
+    results: list[object] = [result({}, id=f"c{number}") for number in reversed(range(20_000))]
+    start_s = time.process_time()
+
+    turns = converse(("model", calls), ("user", results))
+
+    assert time.process_time() - start_s < 2
+    assert [len(turn.blocks) for turn in turns] == [20_000, 20_000]
+
+
+def test_many_tools_and_many_pieces_of_a_text_are_read_in_linear_time() -> None:
+    tools = [{"functionDeclarations": [{"name": "f"}]}, {"codeExecution": {}}] * 15_000
+    pieces = [{"text": "some words of a stream "}] * 120_000
+    start_s = time.process_time()
+
+    request = decode(tools=tools, contents=[{"role": "model", "parts": pieces}])
+
+    assert time.process_time() - start_s < 3
+    assert (len(request.tools), len(request.server_tools)) == (15_000, 15_000)
+    assert request.turns == [Turn("assistant", (Text("some words of a stream " * 120_000),))]
+
+
+def test_results_without_ids_go_to_the_first_call_of_their_name() -> None:
+    turns = converse(
+        ("model", [call("f", id="a"), call("g", id="b"), call("f", id="c")]),
+        ("user", [result({"output": "1"}, "f", id="c"), result({"output": "2"}, "f"), result({"output": "3"}, "g")]),
+    )
+
+    answered = [(block.call_id, block.content) for block in turns[-1].blocks if isinstance(block, ToolResult)]
+    assert answered == [("a", (Text("2"),)), ("b", (Text("3"),)), ("c", (Text("1"),))]
+
+
+def test_a_call_is_answered_but_once() -> None:
+    with pytest.raises(InvalidRequest, match="no functionCall of 'f' waits"):
+        converse(("model", [call("f", id="a")]), ("user", [result({}, "f", id="a"), result({}, "f", id="a")]))
 
 
 @given(request=requests())
@@ -396,6 +465,12 @@ def test_results_stand_in_a_content_of_their_own() -> None:
         },
         {"role": "user", "parts": [{"text": "And?"}, blob]},
     ]
+
+
+def test_arguments_that_are_no_object_are_wrapped_in_one() -> None:
+    [content] = encode(Turn("assistant", (ToolCall(id="c", name="f", arguments='{"a": "b'),)))
+
+    assert content["parts"] == [{"functionCall": {"name": "f", "args": {"INVALID_JSON": '{"a": "b'}, "id": "c"}}]
 
 
 def test_ids_are_left_out_where_the_model_does_not_know_them() -> None:

@@ -184,6 +184,42 @@ def test_what_nobody_else_knows_of_messages_and_their_parts_is_named() -> None:
     }
 
 
+def test_what_nobody_else_knows_of_tools_and_formats_is_named() -> None:
+    call = {"id": "c", "type": "function", "index": 0, "function": {"name": "f", "arguments": "{}", "mood": "good"}}
+    image = {"url": "https://a/b.png", "detail": "low", "format": "image/png"}
+    function = {"name": "f", "strict": True, "parameters": {"x": 1}, "mood": "bad"}
+
+    extensions = decode(
+        messages=[
+            {"role": "user", "content": [{"type": "image_url", "image_url": image}]},
+            {"role": "assistant", "tool_calls": [call | {"extra_content": {"other": 1}}]},
+            {"role": "tool", "tool_call_id": "c", "content": "ok"},
+        ],
+        tools=[
+            {"type": "function", "function": function, "defer_loading": True},
+            {"type": "custom", "custom": {"name": "c", "format": {"type": "text"}, "style": 1}, "kind": None},
+        ],
+        functions=[{"name": "g", "examples": [1]}],
+        tool_choice={"type": "function", "function": {"name": "f", "force": 1}, "why": "so"},
+        response_format={"type": "json_schema", "json_schema": {"name": "n", "schema": {"y": 1}, "grammar": "g"}},
+        stream_options={"include_usage": True, "include_obfuscation": True, "every": 5},
+    ).extensions
+
+    assert {name: bytes(raw) for name, raw in extensions.items()} == {
+        "messages.content.image_url.format": b"null",
+        "messages.tool_calls.function.mood": b"null",
+        "messages.tool_calls.extra_content.other": b"null",
+        "tools.function.mood": b'"bad"',
+        "tools.defer_loading": b"true",
+        "tools.custom.style": b"1",
+        "functions.examples": b"[1]",
+        "tool_choice.function.force": b"1",
+        "tool_choice.why": b'"so"',
+        "response_format.json_schema.grammar": b'"g"',
+        "stream_options.every": b"5",
+    }
+
+
 @pytest.mark.parametrize("role", ["user", "assistant", "system", "developer"])
 def test_the_name_of_a_speaker_is_named_as_lost(role: str) -> None:
     assert "messages.name" in decode(messages=[{"role": role, "content": "hi", "name": "Ann"}]).extensions

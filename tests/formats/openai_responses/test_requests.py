@@ -173,6 +173,46 @@ def test_what_is_said_in_words_that_others_lack_is_named() -> None:
     }
 
 
+def test_what_nobody_else_knows_of_items_and_formats_is_named() -> None:
+    text = {"type": "output_text", "text": "hi", "annotations": [], "logprobs": [{"token": "hi"}], "voice": "low"}
+    said = {"type": "message", "id": "msg_1", "status": "completed", "role": "assistant", "content": [text]}
+    call = {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f", "arguments": "{}", "async": True}
+    output = {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_text", "text": "", "x": 1}]}
+    searched = {"type": "web_search_call", "id": "ws_1", "action": {"type": "search"}}
+
+    extensions = decode(
+        input=[
+            {"role": "user", "content": "Hi", "mood": "good"},
+            {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "", "y": 1}]},
+            said,
+            searched,
+            call | {"caller": {"type": "direct"}},
+            output | {"caller": {"type": "program", "caller_id": "p"}},
+        ],
+        tools=[
+            {"type": "namespace", "name": "n", "description": "Mine.", "icon": "i", "tools": []},
+            {"type": "namespace", "name": "m", "description": "", "tools": [{"type": "function", "name": "f", "z": 1}]},
+            {"type": "web_search", "filters": {"a": 1}},
+        ],
+        tool_choice={"type": "function", "name": "f", "force": 1},
+        text={"format": {"type": "json_schema", "name": "n", "schema": {"y": 1}, "grammar": "g"}},
+    ).extensions
+
+    assert {name: bytes(raw) for name, raw in extensions.items()} == {
+        "input.mood": b"null",
+        "input.summary.y": b"null",
+        "input.content.voice": b"null",
+        "input.async": b"null",
+        "input.output.x": b"null",
+        "input.caller": b"null",
+        "tools.namespace.description": b'"Mine."',
+        "tools.namespace.icon": b'"i"',
+        "tools.z": b"1",
+        "tool_choice.force": b"1",
+        "text.format.grammar": b'"g"',
+    }
+
+
 @pytest.mark.parametrize(
     ("choice", "names"),
     [
