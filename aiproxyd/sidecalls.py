@@ -12,9 +12,10 @@ from aiproxyd.errors import InvalidRequest
 from aiproxyd.formats.base import Format
 from aiproxyd.formats.codec import refuse
 from aiproxyd.headers import select_for_conversion
+from aiproxyd.hub import Usage
 from aiproxyd.providers.base import Call, Provider
 from aiproxyd.telemetry.records import CallRecord
-from aiproxyd.tokens import estimate_tokens
+from aiproxyd.tokens import estimate_texts, estimate_tokens
 
 ESTIMATED: Final = "x-aiproxyd-estimated"
 """Response header that says what of the answer is our own estimate."""
@@ -80,7 +81,13 @@ async def embed(
     embeddings = fmt.decode_embeddings(await _ask(request, provider, fmt, path, body, deadline))
     record.usage = embeddings.usage
     record.dropped = list(asked.extensions)
-    return _answer(request.fmt.encode_embeddings(embeddings, asked))
+    if embeddings.usage is not None:
+        return _answer(request.fmt.encode_embeddings(embeddings, asked))
+    # Clients demand it where Gemini, for one, mostly does not say it: https://ai.google.dev/api/embeddings.
+    embeddings = replace(embeddings, usage=Usage(input_tokens=estimate_texts(asked.inputs)))
+    answer = _answer(request.fmt.encode_embeddings(embeddings, asked))
+    answer.headers[ESTIMATED] = "usage"
+    return answer
 
 
 async def _ask(request: Request, provider: Provider, fmt: Format, path: str, body: bytes, deadline: float) -> bytes:

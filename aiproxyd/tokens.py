@@ -4,6 +4,7 @@ Off by a fifth, as such estimates are: tokenizers differ between models. It cove
 turns, tools and their results, images, documents.
 """
 
+from collections.abc import Iterable
 from typing import Final, assert_never
 
 from aiproxyd.hub import Block, Media, Opaque, Reasoning, Refusal, Request, Text, ToolCall, ToolResult
@@ -33,6 +34,11 @@ def estimate_tokens(request: Request) -> int:
     if request.output is not None:
         count += _of_bytes(bytes(request.output.schema or b""))
     return max(round(count), 1)
+
+
+def estimate_texts(texts: Iterable[str]) -> int:
+    """Return about how many tokens *texts* come to; at least 1."""
+    return max(round(sum(map(_of_text, texts))), 1)
 
 
 def _of_block(block: Block) -> float:

@@ -18,7 +18,7 @@ from aiproxyd.hub import (
     ToolResult,
     Turn,
 )
-from aiproxyd.tokens import estimate_tokens
+from aiproxyd.tokens import estimate_texts, estimate_tokens
 
 ENGLISH = "The quick brown fox jumps over the lazy dog, and nobody on the farm is surprised by that any more."
 """22 tokens to OpenAI's o200k and to Anthropic's tokenizer, give or take one."""
@@ -62,6 +62,11 @@ def test_images_documents_and_sounds_count_by_their_kind() -> None:
     assert estimate_of(Media(kind="document", media_type="application/pdf", data="A" * 4_000)) == 1504
     assert estimate_of(Media(kind="document", media_type="application/pdf", data="A" * 400_000)) == 10_004
     assert estimate_of(Media(kind="audio", media_type="audio/wav", data="A" * 40_000)) == 64
+
+
+def test_texts_without_a_conversation_count_by_their_words() -> None:
+    assert estimate_texts(["x" * 36, "\u4f60" * 10]) == 18
+    assert estimate_texts([]) == 1
 
 
 def test_tools_and_schemas_count() -> None:

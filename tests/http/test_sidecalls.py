@@ -116,6 +116,32 @@ async def test_an_openai_client_gets_embeddings_of_gemini(
     assert upstream.received[0].target == "/v1beta/models/m:batchEmbedContents"
 
 
+async def test_where_nobody_says_what_embeddings_cost_it_is_estimated_and_marked(
+    upstream: Upstream, gateway: StartGateway, http: aiohttp.ClientSession
+) -> None:
+    upstream.script(Reply(b'{"embeddings":[{"values":[1.0]},{"values":[2.0]}]}'))
+    running = await gateway(upstream_section(upstream, "gemini"))
+
+    response, answer = await post(http, running.url + "/v1/embeddings", {"model": "m", "input": ["abcdefgh", "\u4f60"]})
+
+    assert answer["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
+    assert response.headers["x-aiproxyd-estimated"] == "usage"
+    assert running.log().endswith(" tokens=-\n")
+
+
+async def test_what_embeddings_cost_is_told_where_the_upstream_says_it(
+    upstream: Upstream, gateway: StartGateway, http: aiohttp.ClientSession
+) -> None:
+    upstream.script(Reply(b'{"embeddings":[{"values":[1.0]}],"usageMetadata":{"promptTokenCount":7}}'))
+    running = await gateway(upstream_section(upstream, "gemini"))
+
+    response, answer = await post(http, running.url + "/v1/embeddings", {"model": "m", "input": "a"})
+
+    assert answer["usage"] == {"prompt_tokens": 7, "total_tokens": 7}
+    assert "x-aiproxyd-estimated" not in response.headers
+    assert "tokens=7+0" in running.log()
+
+
 async def test_a_gemini_client_gets_embeddings_of_openai(
     upstream: Upstream, gateway: StartGateway, http: aiohttp.ClientSession
 ) -> None:

@@ -7,7 +7,8 @@ from msgspec import Raw, Struct
 
 from aiproxyd.errors import InvalidRequest, UpstreamGarbage
 from aiproxyd.formats.base import NULL, decode_body, decode_view
-from aiproxyd.hub import EmbeddingRequest, Embeddings
+from aiproxyd.formats.gemini.usage import UsageMetadata
+from aiproxyd.hub import EmbeddingRequest, Embeddings, Usage
 
 
 class _Part(Struct):
@@ -36,14 +37,17 @@ class _Vector(Struct):
     values: list[float]
 
 
-class _Answer(Struct):
+class _Answer(Struct, rename="camel"):
     embeddings: list[_Vector]
+    usage_metadata: Raw = NULL
+    """Left out by most models."""
 
 
 _one: Final = msgspec.json.Decoder(_One)
 _batch: Final = msgspec.json.Decoder(_Batch)
 _fields: Final = msgspec.json.Decoder(dict[str, Raw])
 _answer: Final = msgspec.json.Decoder(_Answer)
+_metadata: Final = msgspec.json.Decoder(UsageMetadata)
 _KNOWN: Final = frozenset(("model", "content", "outputDimensionality", "output_dimensionality"))
 
 
@@ -83,7 +87,7 @@ def encode_embedding_request(request: EmbeddingRequest) -> bytes:
 
 
 def decode_embeddings(body: bytes) -> Embeddings:
-    """Decode an upstream's answer; it says nothing about usage.
+    """Decode an upstream's answer; mostly it says nothing about usage.
 
     Raises:
         UpstreamGarbage: it is none.
@@ -91,7 +95,12 @@ def decode_embeddings(body: bytes) -> Embeddings:
     answer = decode_view(_answer, body)
     if answer is None:
         raise UpstreamGarbage("the upstream's answer holds no embeddings")
-    return Embeddings(vectors=tuple(tuple(vector.values) for vector in answer.embeddings))
+    metadata = decode_view(_metadata, answer.usage_metadata)
+    tokens = metadata.prompt_token_count if metadata is not None else None
+    return Embeddings(
+        vectors=tuple(tuple(vector.values) for vector in answer.embeddings),
+        usage=None if tokens is None else Usage(input_tokens=tokens),
+    )
 
 
 def encode_embeddings(embeddings: Embeddings, asked: EmbeddingRequest) -> bytes:

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from aiproxyd.errors import InvalidRequest, UpstreamGarbage
-from aiproxyd.formats.base import NULL, decode_body, decode_view
+from aiproxyd.formats.base import NULL, Tokens, decode_body, decode_view
 from aiproxyd.hub import EmbeddingRequest, Embeddings, Usage
 
 
@@ -22,7 +22,7 @@ class _Request(Struct):
 
 
 class _Usage(Struct):
-    prompt_tokens: int | None = None
+    prompt_tokens: Tokens | None = None
 
 
 class _Entry(Struct):

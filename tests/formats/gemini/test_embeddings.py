@@ -12,7 +12,7 @@ from aiproxyd.formats.gemini.embeddings import (
     encode_embedding_request,
     encode_embeddings,
 )
-from aiproxyd.hub import EmbeddingRequest, Embeddings
+from aiproxyd.hub import EmbeddingRequest, Embeddings, Usage
 
 
 def test_a_single_text_is_read() -> None:
@@ -62,6 +62,22 @@ def test_an_answer_reads_back() -> None:
     body = encode_embeddings(embeddings, EmbeddingRequest(model="m", inputs=("a", "b")))
 
     assert decode_embeddings(body) == embeddings
+
+
+@pytest.mark.parametrize(
+    ("metadata", "usage"),
+    [
+        (b'{"promptTokenCount":7}', Usage(input_tokens=7)),
+        (b'{"promptTokenCount":"7"}', None),
+        (b"{}", None),
+        (b"5", None),
+        (b"null", None),
+    ],
+)
+def test_what_an_answer_cost_is_read_where_it_is_said(metadata: bytes, usage: Usage | None) -> None:
+    body = b'{"embeddings":[{"values":[1.0]}],"usageMetadata":' + metadata + b"}"
+
+    assert decode_embeddings(body) == Embeddings(vectors=((1.0,),), usage=usage)
 
 
 @pytest.mark.parametrize(("vectors", "values"), [(((1.0, 2.0),), [1.0, 2.0]), ((), [])])
