@@ -60,6 +60,7 @@ class Citation(Struct, frozen=True):
     """First character of the text that it supports; None: the whole block."""
     end: int | None = None
     origin: str = ""
+    """Empty where no vendor's own format has it, as of one that a caller of another format was given and sends back."""
     raw: Raw = Raw()
     """The origin's own object, for its own format."""
 
@@ -112,7 +113,7 @@ class ToolCall(Struct, frozen=True, kw_only=True):
     id: str
     name: str
     arguments: str
-    """JSON text of an object; free text for a custom tool."""
+    """JSON text of an object, as far as the model got it right; free text for a custom tool."""
     is_custom: bool = False
     namespace: str = ""
     seal: Seal | None = None

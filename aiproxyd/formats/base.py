@@ -3,11 +3,11 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Final, NamedTuple, TypeVar
+from typing import Annotated, Any, ClassVar, Final, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 from typing_extensions import override
 
 from aiproxyd.capabilities import Capabilities
@@ -23,8 +23,12 @@ MAX_MESSAGE_CHARS: Final = 2048
 NULL: Final = Raw(b"null")
 """A value that is left out, undecoded. What may be misshapen is kept so, for its neighbours to stay readable."""
 
-_SAYS_NOTHING: Final = (NULL, Raw(b"false"), Raw(b"[]"), Raw(b"{}"))
+SAYS_NOTHING: Final = (NULL, Raw(b"false"), Raw(b'""'), Raw(b"[]"), Raw(b"{}"))
 """Values that are no loss."""
+
+Tokens: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
+"""A count of tokens as an upstream reports it. One below zero, or beyond what JSON's numbers hold exactly, is none:
+somebody is billed by it."""
 
 MAX_DIGITS: Final = 18
 """Longest number of a query string that is read."""
@@ -186,6 +190,13 @@ class Format(ABC):
         Raises:
             InvalidRequest: malformed, not allowed by the format, or content that no other format could carry; ``param``
                 has the path.
+        """
+
+    def refuse_state(self, asked: Request) -> None:  # noqa: B027  # most refuse it when they decode
+        """Refuse what *asked*, decoded by this format, goes on from and only its own vendor has.
+
+        Raises:
+            InvalidRequest: there is something; ``param`` has the path.
         """
 
     @abstractmethod
@@ -360,8 +371,22 @@ def decode_body(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T:
         raise InvalidRequest(f"malformed JSON: {text}") from exc
 
 
+def check_text(body: bytes) -> bytes:
+    """Return *body*, which is UTF-8 throughout: msgspec does not look into what it leaves undecoded.
+
+    Raises:
+        InvalidRequest: it is not.
+    """
+    try:
+        if not body.isascii():
+            body.decode()
+    except UnicodeDecodeError as exc:
+        raise InvalidRequest(f"malformed JSON: {exc}") from exc
+    return body
+
+
 class _Count(Struct):
-    input_tokens: int
+    input_tokens: Tokens
 
 
 _count: Final = msgspec.json.Decoder(_Count)
@@ -389,7 +414,7 @@ def find_unknown(place: str, raw: bytes, known: Collection[str]) -> dict[str, Ra
     """Return the members of *raw*, an object that stands at *place*, that say something and are not *known*."""
     members = decode_view(_members, raw) or {}
     return {
-        f"{place}.{name}": value for name, value in members.items() if name not in known and value not in _SAYS_NOTHING
+        f"{place}.{name}": value for name, value in members.items() if name not in known and value not in SAYS_NOTHING
     }
 
 
@@ -417,7 +442,11 @@ def decode_list(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T:
     Raises:
         UpstreamGarbage: it is none.
     """
-    view = decode_view(decoder, body)
+    try:
+        # Its entries, which are passed on as they are, are not decoded.
+        view = decode_view(decoder, check_text(body))
+    except InvalidRequest:
+        view = None
     if view is None:
         raise UpstreamGarbage("the upstream's list of models is none")
     return view

@@ -8,10 +8,12 @@ import secrets
 from abc import ABC, abstractmethod
 from typing import Final
 
-from msgspec import Struct
+import msgspec
+from msgspec import Raw, Struct
 
 from aiproxyd.errors import InvalidRequest, ProxyError, UpstreamCut
 from aiproxyd.hub import Event, Failed, Media, Usage
+from aiproxyd.splice import JSON_ERRORS
 from aiproxyd.sse import SSEvent
 
 
@@ -57,6 +59,8 @@ class Traits(Struct, frozen=True, kw_only=True):
     """JSON without a schema is only given, or only asked for, where the conversation speaks of it."""
     needs_called_tools: bool = False
     """Where tools have been called, some have to be offered still."""
+    has_finish_details: bool = False
+    """Words of the vendor's own on an answer that ended in an odd way."""
     has_exact_prefill: bool = False
     """The model goes on from words put into its mouth, and does not just answer them."""
     needs_output_limit: bool = False
@@ -65,6 +69,10 @@ class Traits(Struct, frozen=True, kw_only=True):
     """The modes of a tool choice that can be limited to several of the tools."""
     server_tools: frozenset[str] = frozenset()
     """The kinds of server tools that it shares with other vendors."""
+    names_server_tools: bool = False
+    """Those have names as well, the same as their kinds, which none of the caller's tools may have."""
+    output_schema: str = ""
+    """Where a request says what shape the answer is to have."""
 
 
 KNOBS: Final = frozenset(
@@ -90,6 +98,15 @@ KNOBS: Final = frozenset(
 
 _BLANK_ENDS: Final = bytes.maketrans(b"\r\n", b"  ")
 
+INVALID_JSON: Final = "INVALID_JSON"
+"""The only member of an object that stands for arguments that are none."""
+
+_WRAPPER_CHARS: Final = 24
+"""Where it stands, however that is indented."""
+
+_object: Final = msgspec.json.Decoder(dict[str, Raw])
+_texts: Final = msgspec.json.Decoder(dict[str, str])
+
 MAX_LOSSES: Final = 32
 MAX_LOSS_CHARS: Final = 64
 MORE: Final = "..."
@@ -100,17 +117,22 @@ class Losses:
     """What a conversion could not carry and nobody will miss much. One per attempt."""
 
     def __init__(self) -> None:
-        self._names: dict[str, None] = {}
+        self._names: list[str] = []
 
     def drop(self, name: str) -> None:
         """Note that the caller's *name*, a field or a kind of block, goes no further."""
         # Callers choose names, and headers, logs and errors repeat them.
-        self._names[name[:MAX_LOSS_CHARS] if len(self._names) < MAX_LOSSES else MORE] = None
+        short = name[:MAX_LOSS_CHARS] if len(self._names) < MAX_LOSSES else MORE
+        if short not in self._names:
+            self._names.append(short)
 
     @property
     def names(self) -> list[str]:
-        """What was dropped, each once, in the order in which it was noticed; at the end MORE, where it is too much."""
-        return list(self._names)
+        """What was dropped, each once, in the order in which it was noticed; at the end MORE, where it is too much.
+
+        Always the same list: what is noticed while an answer streams is seen by whoever has it already.
+        """
+        return self._names
 
 
 class StreamDecoder(ABC):
@@ -154,6 +176,36 @@ class StreamEncoder(ABC):
 def make_call_id() -> str:
     """Return an id for a call that the upstream gave none."""
     return f"call_{secrets.token_hex(12)}"
+
+
+def read_arguments(arguments: str) -> str:
+    """Return the *arguments* of a call as they were written, an empty object where there are none."""
+    return "{}" if arguments == "null" or not arguments or arguments.isspace() else arguments
+
+
+def to_object(arguments: str) -> Raw:
+    """Return the object that *arguments* of a call are the JSON text of, for formats that have one there.
+
+    Small models write others, and the output limit cuts some off. Those are wrapped, as Anthropic wants invalid ones
+    given back: ``{"INVALID_JSON": "..."}``, https://docs.anthropic.com/en/docs/agents-and-tools/tool-use/fine-grained-tool-streaming.
+    """
+    data = read_arguments(arguments).encode(errors="replace")
+    try:
+        _object.decode(data)
+    except JSON_ERRORS:
+        return Raw(msgspec.json.encode({INVALID_JSON: data.decode()}))
+    return Raw(data)
+
+
+def unwrap_arguments(arguments: str) -> str:
+    """Return what stands in *arguments* that `to_object` has wrapped, so that models see their own; else themselves."""
+    if INVALID_JSON not in arguments[:_WRAPPER_CHARS]:
+        return arguments
+    try:
+        wrapped = _texts.decode(arguments)
+    except JSON_ERRORS:
+        return arguments
+    return wrapped[INVALID_JSON] if wrapped.keys() == {INVALID_JSON} else arguments
 
 
 def put_on_one_line(raw: bytes) -> bytes:

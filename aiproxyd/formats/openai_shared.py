@@ -17,7 +17,6 @@ from typing_extensions import override
 from aiproxyd.errors import InvalidRequest, Kind, ProxyError, UpstreamError, UpstreamKeyRefused, UpstreamRefusal
 from aiproxyd.formats.base import Format, decode_error_body, decode_list, decode_view, encode_deep, unwrap_array
 from aiproxyd.hub import CacheMark, Media, ModelCard
-from aiproxyd.splice import JSON_ERRORS
 
 _TYPE_BY_KIND: Final[dict[Kind, str]] = {
     "invalid_request": "invalid_request_error",
@@ -228,26 +227,6 @@ def _read_text(data: str, param: str) -> str:
         raise InvalidRequest("a text file has to be base64 of UTF-8", param=param) from exc
 
 
-def read_arguments(arguments: str, param: str) -> str:
-    """Return the arguments of a call in a caller's history: JSON text of an object; blank ones are an empty object.
-
-    Raises:
-        InvalidRequest: they are anything else.
-    """
-    if not arguments or arguments.isspace():
-        return "{}"
-    try:
-        _object.decode(arguments)
-    except JSON_ERRORS as exc:
-        raise InvalidRequest(f"the arguments of a tool call have to be a JSON object: {exc}", param=param) from exc
-    return arguments
-
-
-def repair_arguments(arguments: str) -> str:
-    """Return the arguments of a call that a model wrote, an empty object where they are none."""
-    return arguments if decode_view(_object, arguments.encode()) is not None else "{}"
-
-
 def clean_schema_name(name: str) -> str:
     """Return *name* as the name of an answer's schema, which the API demands."""
     return _NO_NAME_CHARS.sub("_", name)[:_MAX_SCHEMA_NAME_CHARS] or "response"
@@ -278,7 +257,7 @@ def _is_strict(schema: Any) -> bool:
     properties = schema.get("properties")
     properties = properties if isinstance(properties, dict) else {}
     if properties or schema.get("type") == "object":
-        required = schema.get("required") or []
+        required = set(schema.get("required") or ())
         if schema.get("additionalProperties") is not False or not all(name in required for name in properties):
             return False
     return all(map(_is_strict, _find_subschemas(schema, properties)))

@@ -6,6 +6,7 @@ from aiproxyd.errors import InvalidRequest, UpstreamGarbage
 from aiproxyd.formats.base import (
     MAX_MESSAGE_CHARS,
     Peek,
+    check_text,
     decode_answer,
     decode_body,
     decode_error_body,
@@ -76,7 +77,7 @@ def test_an_answer_of_another_shape_is_no_view_and_one_that_is_no_json_an_error(
 
 def test_a_list_that_does_not_fit_is_garbage() -> None:
     assert decode_list(VIEW, b'{"count":3}') == View(3)
-    for body in (b"[]", b"<html>", b""):
+    for body in (b"[]", b"<html>", b"", b'{"count":3,"new":"\xff"}'):
         with pytest.raises(UpstreamGarbage, match="the upstream's list of models is none"):
             decode_list(VIEW, body)
 
@@ -169,6 +170,13 @@ def test_members_that_say_something_are_named() -> None:
 
 def test_a_count_of_tokens_is_read() -> None:
     assert decode_input_tokens(b'{"input_tokens":12,"object":"x"}') == 12
-    for body in (b"{}", b'{"input_tokens":null}', b"<html>"):
+    for body in (b"{}", b'{"input_tokens":null}', b"<html>", b'{"input_tokens":-1}', b'{"input_tokens":1e99}'):
         with pytest.raises(UpstreamGarbage, match="the upstream has counted no tokens"):
             decode_input_tokens(body)
+
+
+def test_text_has_to_be_utf_8_where_nobody_decodes_it_too() -> None:
+    for body in (b"{}", '{"a":"é"}'.encode()):
+        assert check_text(body) is body
+    with pytest.raises(InvalidRequest, match="malformed JSON: 'utf-8' codec can't decode byte 0xff"):
+        check_text(b'{"a":"\xff"}')

@@ -1,6 +1,19 @@
 """What all formats share for conversion."""
 
-from aiproxyd.formats.codec import MAX_LOSS_CHARS, MAX_LOSSES, MORE, Losses, describe_media, refuse
+import msgspec
+import pytest
+
+from aiproxyd.formats.codec import (
+    MAX_LOSS_CHARS,
+    MAX_LOSSES,
+    MORE,
+    Losses,
+    describe_media,
+    read_arguments,
+    refuse,
+    to_object,
+    unwrap_arguments,
+)
 from aiproxyd.hub import Media
 
 
@@ -22,6 +35,57 @@ def test_a_caller_cannot_make_the_list_of_losses_long() -> None:
     assert len(losses.names) == MAX_LOSSES + 1
     assert losses.names[-1] == MORE
     assert max(map(len, losses.names)) == MAX_LOSS_CHARS
+
+
+def test_losses_that_are_noticed_later_are_seen_by_whoever_has_the_list() -> None:
+    losses = Losses()
+    losses.drop("seed")
+    names = losses.names
+
+    losses.drop("executableCode")
+
+    assert names == ["seed", "executableCode"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "read"),
+    [("", "{}"), (" \n", "{}"), ("null", "{}"), ("{}", "{}"), ('{"a": 1.50}', '{"a": 1.50}'), ('{"a', '{"a')],
+)
+def test_arguments_are_read_as_they_are_written(arguments: str, read: str) -> None:
+    assert read_arguments(arguments) == read
+
+
+@pytest.mark.parametrize("arguments", ['{"a": 1.50}', " {}\n", '{"n": 12345678901234567890123}'])
+def test_arguments_that_are_an_object_stand_as_they_were_written(arguments: str) -> None:
+    assert bytes(to_object(arguments)) == arguments.encode()
+
+
+@pytest.mark.parametrize(
+    "arguments", ['{"city": "Os', "[]", "x \u20ac", '"{}"', "5", '{"a":1}{"a":2}', '{"a":' * 100_000]
+)
+def test_arguments_that_are_no_object_are_wrapped_in_one(arguments: str) -> None:
+    wrapped = bytes(to_object(arguments))
+
+    assert msgspec.json.decode(wrapped) == {"INVALID_JSON": arguments}
+    assert unwrap_arguments(wrapped.decode()) == arguments
+    assert unwrap_arguments(msgspec.json.format(wrapped.decode())) == arguments
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["{}", '{"a":"INVALID_JSON"}', '{"INVALID_JSON":5}', '{"INVALID_JSON":"x","a":"y"}', '{"INVALID_JSON":"x"', "5"],
+)
+def test_no_other_arguments_are_unwrapped(arguments: str) -> None:
+    assert unwrap_arguments(arguments) == arguments
+
+
+@pytest.mark.parametrize("arguments", ["", " \n", "null"])
+def test_no_arguments_are_an_empty_object(arguments: str) -> None:
+    assert bytes(to_object(arguments)) == b"{}"
+
+
+def test_half_a_character_in_arguments_does_no_harm() -> None:
+    assert msgspec.json.decode(to_object("\ud800")) == {"INVALID_JSON": "?"}
 
 
 def test_a_refusal_says_what_is_in_the_way() -> None:

@@ -53,6 +53,8 @@ class Anthropic(Format):
         wants_user_first=True,
         needs_output_limit=True,
         server_tools=frozenset(("web_search",)),
+        names_server_tools=True,
+        output_schema="$.output_config.format.schema",
     )
 
     @override
@@ -86,6 +88,10 @@ class Anthropic(Format):
     @override
     def decode_request(self, body: bytes) -> Request:
         return requests.decode_request(body)
+
+    @override
+    def refuse_state(self, asked: Request) -> None:
+        requests.refuse_state(asked.extensions)
 
     @override
     def encode_request(self, request: Request, capabilities: Capabilities, losses: Losses) -> bytes:

@@ -5,14 +5,16 @@ from typing import Final, assert_never
 
 import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from aiproxyd import seals
 from aiproxyd.errors import UpstreamGarbage
+from aiproxyd.formats import codec
 from aiproxyd.formats.anthropic import wire
 from aiproxyd.formats.anthropic.errors import decode_band_error
 from aiproxyd.formats.anthropic.wire import NAME, encode, read_string
 from aiproxyd.formats.base import NULL, decode_answer, decode_view
-from aiproxyd.formats.codec import describe_media, make_call_id
+from aiproxyd.formats.codec import describe_media, make_call_id, to_object
 from aiproxyd.hub import (
     Block,
     Candidate,
@@ -52,6 +54,8 @@ _REASONS: Final[dict[Stop, str]] = {
     "pause": "pause_turn",
     "context": "model_context_window_exceeded",
 }
+_CITED_ELSEWHERE: Final = f"{seals.MARK}c"
+"""Stands for the state of Anthropic's search in a citation of another vendor's."""
 _TIERS: Final = {"standard": "default"}
 _TIER_OF: Final = {"default": "standard", "standard": "standard", "priority": "priority", "batch": "batch"}
 
@@ -78,6 +82,7 @@ class _CitationView(Struct):
     title: str | None = None
     document_title: str | None = None
     cited_text: str | None = None
+    encrypted_index: str | None = None
 
 
 _message: Final = msgspec.json.Decoder(wire.MessageView)
@@ -85,7 +90,7 @@ _usage: Final = msgspec.json.Decoder(wire.UsageView | None)
 _tier: Final = msgspec.json.Decoder(wire.TierView)
 _stop_details: Final = msgspec.json.Decoder(wire.StopDetails)
 _contents: Final = msgspec.json.Decoder(list[Raw])
-_object: Final = msgspec.json.Decoder(dict[str, Raw])
+_string: Final = msgspec.json.Decoder(str)
 _head: Final = msgspec.json.Decoder(wire.Head)
 _text: Final = msgspec.json.Decoder(_TextView)
 _thinking: Final = msgspec.json.Decoder(_ThinkingView)
@@ -172,20 +177,24 @@ def read_stop(reason: Raw, details: Raw) -> tuple[Stop, str]:
 
 
 def read_citation(raw: Raw) -> Citation:
-    """Return one citation; its source may be a page, a search result or a document."""
+    """Return one citation; its source may be a page, a search result or a document.
+
+    What was written here for another vendor has no origin: Anthropic refuses results of searches that it has not made.
+    """
     view = decode_view(_citation, raw) or _CitationView()
-    return Citation(
+    citation = Citation(
         url=view.url or view.source or "",
         title=view.title or view.document_title or "",
         cited_text=view.cited_text or "",
-        origin=NAME,
-        raw=raw,
     )
+    is_own = not (view.encrypted_index or "").startswith(seals.MARK)
+    return replace(citation, origin=NAME, raw=raw) if is_own else citation
 
 
 def read_arguments(raw: Raw) -> str:
-    """Return the JSON text of a call's input; of an empty object where it is none."""
-    return str(raw, "utf-8", "replace") if decode_view(_object, raw) is not None else "{}"
+    """Return the JSON text of a call's input, which some imitations give as a string."""
+    text = decode_view(_string, raw)
+    return codec.read_arguments(str(raw, "utf-8", "replace") if text is None else text)
 
 
 def read_block(raw: Raw) -> Block | None:
@@ -296,7 +305,7 @@ def write_citation(citation: Citation) -> object | None:
         "url": citation.url,
         "title": citation.title or None,
         "cited_text": citation.cited_text,
-        "encrypted_index": "",
+        "encrypted_index": _CITED_ELSEWHERE,
     }
 
 
@@ -312,7 +321,7 @@ def _write_block(block: Block) -> object | None:
         case Reasoning(text=text, seal=seal):
             return write_thought(text, seal)
         case ToolCall(id=call_id, name=name, arguments=arguments):
-            return wire.ToolUseBlock(call_id, name, _to_object(arguments))
+            return wire.ToolUseBlock(call_id, name, to_object(arguments))
         case Refusal(text=text):
             return wire.TextBlock(text)
         case Media():
@@ -323,9 +332,3 @@ def _write_block(block: Block) -> object | None:
             return None  # no model answers with one
         case _ as never:
             assert_never(never)
-
-
-def _to_object(arguments: str) -> Raw:
-    """Return the object that *arguments* are the JSON text of; an empty one where the model wrote none."""
-    data = arguments.encode()
-    return Raw(data if decode_view(_object, data) is not None else b"{}")

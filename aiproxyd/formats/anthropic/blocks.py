@@ -15,7 +15,7 @@ from aiproxyd.formats.anthropic import wire
 from aiproxyd.formats.anthropic.answers import read_citation
 from aiproxyd.formats.anthropic.wire import NAME, CacheControl, WrittenBlock
 from aiproxyd.formats.base import NULL
-from aiproxyd.formats.codec import Losses, describe_media, refuse
+from aiproxyd.formats.codec import Losses, describe_media, refuse, to_object, unwrap_arguments
 from aiproxyd.hub import (
     Block,
     CacheMark,
@@ -230,7 +230,7 @@ def _read_seal(data: str, kind: SealKind) -> Seal:
 
 def _read_tool_use(raw: Raw) -> tuple[ToolCall]:
     block = _tool_use.decode(raw)
-    arguments = read_object(block.input, "input")
+    arguments = unwrap_arguments(read_object(block.input, "input"))
     return (ToolCall(id=block.id, name=block.name, arguments=arguments, cache=read_mark(block.cache_control)),)
 
 
@@ -301,7 +301,7 @@ class BlockWriter:
             case Text():
                 return self._write_text(block)
             case ToolCall(id=call_id, name=name, arguments=arguments, cache=cache):
-                call = wire.ToolUseBlock(call_id, name, Raw(arguments.encode()))
+                call = wire.ToolUseBlock(call_id, name, to_object(arguments))
                 self.mark(call, cache)
                 return call
             case ToolResult():

@@ -64,7 +64,8 @@ class EventEncoder(StreamEncoder):
 
     message_start waits for the first block, for the usage may come before that; message_delta waits for the end, for
     the usage may come behind the finish. A thought waits for its first word or its end: one that is not shown is a
-    block of another type.
+    block of another type. Arguments go out as they come, also those that turn out to be no JSON, as Anthropic's own do:
+    https://docs.anthropic.com/en/docs/agents-and-tools/tool-use/fine-grained-tool-streaming.
     """
 
     def __init__(self, model: str, request_id: str) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from aiproxyd.formats.base import NULL, decode_view
+from aiproxyd.formats.base import NULL, Tokens, decode_view
 
 NAME: Final = "anthropic"
 """Of the format: the origin of whatever only Anthropic understands."""
@@ -201,31 +201,28 @@ class MessagesBody(Struct):
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
-    container: Raw = NULL
-    mcp_servers: list[Raw] | None = None
-    thread: Raw = NULL
 
 
 # --- Answers
 
 
 class OutputDetails(Struct):
-    thinking_tokens: int | None = None
+    thinking_tokens: Tokens | None = None
 
 
 class CacheCreation(Struct):
-    ephemeral_5m_input_tokens: int | None = None
-    ephemeral_1h_input_tokens: int | None = None
+    ephemeral_5m_input_tokens: Tokens | None = None
+    ephemeral_1h_input_tokens: Tokens | None = None
 
 
 class UsageView(Struct):
     """Any field may be null or absent; in a stream, absent means unchanged."""
 
-    input_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
+    input_tokens: Tokens | None = None
+    cache_read_input_tokens: Tokens | None = None
+    cache_creation_input_tokens: Tokens | None = None
     cache_creation: CacheCreation | None = None
-    output_tokens: int | None = None
+    output_tokens: Tokens | None = None
     output_tokens_details: OutputDetails | None = None
 
 

@@ -37,6 +37,7 @@ class Gemini(Format):
     # Gemini CLI reads an error event as an empty chunk and ends with exit code 0; only a cut connection stops it.
     stream_error_closes = True
     traits = Traits(
+        output_schema="$.generationConfig.responseSchema",
         has_assistant_media=True,
         seals_all_thoughts=True,
         knobs=frozenset(
@@ -56,6 +57,7 @@ class Gemini(Format):
         max_tool_name_chars=128,
         call_id=re.compile(r"[ -~]+"),
         has_candidates=True,
+        has_finish_details=True,
         has_result_media=True,
         seals_on=frozenset(("reasoning", "call", "text")),
         wants_user_first=True,

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from aiproxyd.errors import InvalidRequest
 from aiproxyd.formats.base import NULL, decode_view
+from aiproxyd.formats.codec import to_object
 from aiproxyd.formats.gemini.citations import write_grounding
 from aiproxyd.formats.gemini.parts import write_media, write_signature
 from aiproxyd.formats.gemini.usage import UsageMetadata, write_usage
@@ -59,6 +60,8 @@ _OTHER_REASONS: Final = frozenset(
     )
 )
 """The answer is over, and something went wrong; no other vendor has a word for it."""
+_TELLING_REASONS: Final = _OTHER_REASONS - {"OTHER"}
+"""Those that say more than their message, which quotes what the model wrote."""
 _REASONS: Final[dict[Stop, str]] = {
     "end": "STOP",
     "length": "MAX_TOKENS",
@@ -90,7 +93,6 @@ class _LogprobsResult(Struct, rename="camel", omit_defaults=True):
 
 
 _logprobs: Final = msgspec.json.Decoder(_LogprobsResult)
-_fields: Final = msgspec.json.Decoder(dict[str, Raw])
 encode: Final = msgspec.json.Encoder().encode
 
 WrittenCandidate = Candidate[AnyPart]
@@ -102,10 +104,12 @@ WrittenAnswer = Answer[AnyPart, UsageMetadata]
 
 def read_finish(reason: Any, message: Any) -> tuple[Stop, str]:
     """Return why a candidate ended, and what the vendor says about it where it is out of the ordinary."""
-    stop = _STOPS.get(str(reason), "end")
-    if reason == "STOP" or stop in ("length", "pause"):
+    word = str(reason)
+    stop = _STOPS.get(word, "end")
+    if word == "STOP" or stop in ("length", "pause"):
         return stop, ""
-    return stop, message if message and isinstance(message, str) else str(reason)
+    is_told = word not in _TELLING_REASONS and message and isinstance(message, str)
+    return stop, message if is_told else word
 
 
 def read_block(feedback: PromptFeedback) -> str:
@@ -184,9 +188,8 @@ def write_block_part(block: Block) -> AnyPart | None:
 
 
 def write_call(call: ToolCall) -> Part:
-    """Return *call* as a part; arguments that were cut off count as none."""
-    raw = Raw(call.arguments.encode())
-    args = raw if decode_view(_fields, raw) is not None else Raw(b"{}")
+    """Return *call* as a part."""
+    args = to_object(call.arguments)
     return Part(function_call=FunctionCall(call.name, args, call.id), thought_signature=write_signature(call.seal))
 
 

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from aiproxyd.errors import UpstreamGarbage
-from aiproxyd.formats.base import NULL, decode_body, decode_view
+from aiproxyd.formats.base import NULL, Tokens, decode_body, decode_view
 
 
 class _Asked(Struct):
@@ -15,7 +15,7 @@ class _Asked(Struct):
 
 
 class _Count(Struct):
-    tokens: int = msgspec.field(name="totalTokens")
+    tokens: Tokens = msgspec.field(name="totalTokens")
 
 
 _asked: Final = msgspec.json.Decoder(_Asked)

@@ -48,7 +48,7 @@ def read_media(part: Part | MediaPart) -> Media | None:
     """Return the media that *part* holds; None where it holds none.
 
     Raises:
-        InvalidRequest: a text document that is no text.
+        InvalidRequest: a text document that is no text, or data that do not say what they are.
     """
     if part.inline_data is not None:
         media = _read_blob(part.inline_data)
@@ -66,7 +66,9 @@ def _read_extensions(part: Part) -> dict[str, Raw]:
 
 
 def _read_blob(blob: Blob) -> Media:
-    media_type, data = blob.mime_type or "", to_standard(blob.data)
+    media_type, data = blob.mime_type, to_standard(blob.data)
+    if not media_type:
+        raise InvalidRequest("inlineData needs a mimeType")
     if media_type == PLAIN_TEXT:
         try:
             data = base64.b64decode(data).decode()

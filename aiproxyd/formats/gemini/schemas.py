@@ -55,6 +55,7 @@ _EMPTY: Final = {
 }
 """What such a schema may hold; None: anything."""
 _MARK: Final = re.compile(rb'"\$schema"')
+_REFERENCE: Final = re.compile(rb'"\$ref"')
 
 _any: Final = msgspec.json.Decoder()
 _fields: Final = msgspec.json.Decoder(dict[str, Raw])
@@ -87,7 +88,13 @@ def write_parameters(raw: Raw) -> Raw | None:
 
 
 def write_schema(raw: Raw) -> Raw:
-    """Return a JSON Schema as Gemini takes it."""
+    """Return a JSON Schema as Gemini takes it.
+
+    Raises:
+        InvalidRequest: *raw* refers to other schemas, and is no valid JSON.
+    """
+    if _REFERENCE.search(raw):
+        raw = _cached(raw, _isolate_references, _remembered_isolated)
     fields = decode_view(_fields, raw) if _MARK.search(raw) else None
     if fields is None:
         return raw
@@ -118,8 +125,15 @@ def _lower_types(text: bytes) -> Raw:
     return Raw(_encode(_lower(decode_body(_any, text), _lower_type)))
 
 
+def _isolate_references(text: bytes) -> Raw:
+    schema = decode_body(_any, text)
+    isolated = _lower(schema, _isolate_reference)
+    return Raw(text if isolated == schema else _encode(isolated))
+
+
 _remembered_openapi: Final = lru_cache(maxsize=MAX_REMEMBERED)(_lower_openapi)
 _remembered_types: Final = lru_cache(maxsize=MAX_REMEMBERED)(_lower_types)
+_remembered_isolated: Final = lru_cache(maxsize=MAX_REMEMBERED)(_isolate_references)
 
 
 def _lower(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
@@ -159,6 +173,18 @@ def _lower_openapi_words(schema: dict[str, Any]) -> dict[str, Any]:
     if isinstance(lowered.get("$ref"), str):
         lowered["$ref"] = lowered["$ref"].replace("#/defs/", "#/$defs/")
     return _make_nullable(lowered) if schema.get("nullable") is True else lowered
+
+
+def _isolate_reference(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return *schema* with a reference that has others than ``$...`` beside it as the only one of its choices.
+
+    The API refuses those, which are what Pydantic makes of a described field of another model:
+    https://ai.google.dev/api/generate-content#FIELDS.response_json_schema.
+    """
+    if "$ref" not in schema or "anyOf" in schema or all(key.startswith("$") for key in schema):
+        return dict(schema)
+    rest = {key: value for key, value in schema.items() if key != "$ref"}
+    return rest | {"anyOf": [{"$ref": schema["$ref"]}]}
 
 
 def _to_number(count: Any) -> Any:

@@ -24,6 +24,7 @@ MAX_STOPS: Final = 5
 
 CONFIG_PATH: Final = "$.generationConfig"
 JSON_TYPE: Final = "application/json"
+_ENUM_TYPE: Final = "text/x.enum"
 
 
 class ThinkingConfig(Struct, rename="camel", omit_defaults=True):
@@ -135,9 +136,9 @@ def read_tools(raw: Raw, request: Request) -> None:
             if key == "functionDeclarations":
                 path = f"$.tools[{index}].{key}"
                 declarations = decode_at(_declarations, value, path) or ()
-                request.tools = [*request.tools, *map(_read_function, declarations)]
+                request.tools.extend(map(_read_function, declarations))
             elif value != NULL:
-                request.server_tools = [*request.server_tools, _read_server_tool(key, value)]
+                request.server_tools.append(_read_server_tool(key, value))
 
 
 def _read_server_tool(key: str, value: Raw) -> ServerTool:
@@ -214,6 +215,9 @@ def read_config(raw: Raw, request: Request) -> None:
 
 
 def _read_output(config: GenerationConfig) -> OutputFormat | None:
+    if config.response_mime_type == _ENUM_TYPE:
+        # Others could only be asked for a JSON string: the same word, but in quotes.
+        raise _unsupported("responseMimeType", "ask for application/json, of an object with the choice as a property")
     if config.response_json_schema != NULL:
         return OutputFormat(schema=from_json_schema(config.response_json_schema))
     if config.response_schema != NULL:

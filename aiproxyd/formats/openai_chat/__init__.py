@@ -36,6 +36,7 @@ class OpenAIChat(OpenAIFormat):
         has_candidates=True,
         seals_on=frozenset(("reasoning", "call")),
         tool_subsets=frozenset(("auto", "required")),
+        output_schema="$.response_format.json_schema.schema",
     )
 
     # --- The byte path

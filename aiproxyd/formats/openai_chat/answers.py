@@ -10,7 +10,7 @@ import msgspec
 from aiproxyd import seals
 from aiproxyd.errors import UpstreamGarbage
 from aiproxyd.formats.base import encode_deep
-from aiproxyd.formats.codec import describe_media, make_call_id
+from aiproxyd.formats.codec import describe_media, make_call_id, read_arguments
 from aiproxyd.formats.openai_chat.messages import encode_call
 from aiproxyd.formats.openai_chat.parts import encode_image, join_texts
 from aiproxyd.formats.openai_chat.views import (
@@ -28,7 +28,7 @@ from aiproxyd.formats.openai_chat.views import (
     read_usage,
 )
 from aiproxyd.formats.openai_chat.wire import NAME
-from aiproxyd.formats.openai_shared import decode_band_error, read_time, repair_arguments, split_data_url
+from aiproxyd.formats.openai_shared import decode_band_error, read_time, split_data_url
 from aiproxyd.hub import (
     Block,
     Candidate,
@@ -291,7 +291,7 @@ def _read_call(call: CallPiece) -> ToolCall:
         custom = call.custom
         return ToolCall(id=call_id, name=custom.name or "", arguments=custom.input or "", is_custom=True, seal=seal)
     name = (call.function and call.function.name) or ""
-    arguments = repair_arguments((call.function and call.function.arguments) or "")
+    arguments = read_arguments((call.function and call.function.arguments) or "")
     return ToolCall(id=call_id, name=name, arguments=arguments, seal=seal)
 
 

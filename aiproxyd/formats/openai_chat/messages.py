@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from aiproxyd.capabilities import Capabilities
 from aiproxyd.errors import InvalidRequest
 from aiproxyd.formats.base import NULL
-from aiproxyd.formats.codec import describe_media, refuse
+from aiproxyd.formats.codec import describe_media, read_arguments, refuse
 from aiproxyd.formats.openai_chat.parts import decode_content, encode_content, join_texts, read_cache_mark
 from aiproxyd.formats.openai_chat.wire import (
     NAME,
@@ -29,7 +29,6 @@ from aiproxyd.formats.openai_chat.wire import (
     ToolMessage,
     UserMessage,
 )
-from aiproxyd.formats.openai_shared import read_arguments
 from aiproxyd.hub import Block, CacheMark, Media, Reasoning, Refusal, Seal, Text, ToolCall, ToolResult, Turn
 from aiproxyd.seals import unwrap, unwrap_base64
 
@@ -81,23 +80,22 @@ class Conversation:
         blocks += decode_content(message.content, f"{path}.content")
         if message.refusal:
             blocks.append(Refusal(message.refusal))
-        for index, call in enumerate(message.tool_calls or ()):
-            blocks.append(self._decode_call(call, f"{path}.tool_calls[{index}]"))
+        blocks += map(self._decode_call, message.tool_calls or ())
         if message.function_call is not None:
             self._function_calls += 1
             call_id, name = f"call_function_{self._function_calls}", message.function_call.name
             self._functions[name].append(call_id)
-            arguments = read_arguments(message.function_call.arguments, f"{path}.function_call.arguments")
+            arguments = read_arguments(message.function_call.arguments)
             blocks.append(ToolCall(id=call_id, name=name, arguments=arguments))
         return tuple(blocks)
 
-    def _decode_call(self, call: FunctionToolCall | CustomToolCall, path: str) -> ToolCall:
+    def _decode_call(self, call: FunctionToolCall | CustomToolCall) -> ToolCall:
         google = call.extra_content.google if call.extra_content else None
         seal = _read_call_seal(google.thought_signature) if google and google.thought_signature else None
         if isinstance(call, CustomToolCall):
             self._custom_ids.add(call.id)
             return ToolCall(id=call.id, name=call.custom.name, arguments=call.custom.input, is_custom=True, seal=seal)
-        arguments = read_arguments(call.function.arguments, f"{path}.function.arguments")
+        arguments = read_arguments(call.function.arguments)
         return ToolCall(id=call.id, name=call.function.name, arguments=arguments, seal=seal)
 
     def _decode_result(self, message: ToolMessage, path: str) -> ToolResult:

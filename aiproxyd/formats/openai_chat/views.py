@@ -12,24 +12,24 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import fields
 
-from aiproxyd.formats.base import encode_deep
+from aiproxyd.formats.base import Tokens, encode_deep
 from aiproxyd.formats.openai_chat.wire import ExtraContent, ImageUrl
 from aiproxyd.hub import Usage
 from aiproxyd.splice import JSON_ERRORS
 
 
 class PromptDetails(Struct):
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
+    cached_tokens: Tokens | None = None
+    cache_write_tokens: Tokens | None = None
 
 
 class CompletionDetails(Struct):
-    reasoning_tokens: int | None = None
+    reasoning_tokens: Tokens | None = None
 
 
 class UsageView(Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: Tokens | None = None
+    completion_tokens: Tokens | None = None
     prompt_tokens_details: PromptDetails | None = None
     completion_tokens_details: CompletionDetails | None = None
 

@@ -12,10 +12,6 @@ NAME: Final = "openai-chat"
 """Of the format: the origin of what only its upstreams understand."""
 
 
-def _name_fields(tag: str, *structs: type[Struct]) -> frozenset[str]:
-    return frozenset((tag, *(name for struct in structs for name in struct.__struct_fields__)))
-
-
 # --- Content
 
 
@@ -158,12 +154,6 @@ class FunctionMessage(Struct, tag_field="role", tag="function", kw_only=True):
 
 
 Message = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage | ToolMessage | FunctionMessage
-
-KNOWN_OF_PARTS: Final = _name_fields("type", TextPart, RefusalPart, ImagePart, AudioPart, FilePart)
-KNOWN_OF_MESSAGES: Final = _name_fields(
-    "role", SystemMessage, DeveloperMessage, UserMessage, AssistantMessage, ToolMessage, FunctionMessage
-)
-
 
 # --- Tools and the rest
 

@@ -60,6 +60,7 @@ class OpenAIResponses(OpenAIFormat):
         has_phases=True,
         tool_subsets=frozenset(("auto", "required")),
         server_tools=frozenset(("web_search",)),
+        output_schema="$.text.format.schema",
     )
 
     @override

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from aiproxyd.errors import UpstreamCut, UpstreamError, UpstreamGarbage
-from aiproxyd.formats.base import NULL, decode_answer, decode_view
+from aiproxyd.formats.base import NULL, Tokens, decode_answer, decode_view
 from aiproxyd.formats.openai_responses.items import ItemIds, Shown, read_item, read_items, show, write_item
 from aiproxyd.formats.openai_responses.wire import as_text
 from aiproxyd.formats.openai_shared import decode_band_error, read_time
@@ -20,17 +20,17 @@ from aiproxyd.hub import Candidate, Refusal, Request, Response, Start, Stop, Tex
 
 
 class _InputDetails(Struct):
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
+    cached_tokens: Tokens | None = None
+    cache_write_tokens: Tokens | None = None
 
 
 class _OutputDetails(Struct):
-    reasoning_tokens: int | None = None
+    reasoning_tokens: Tokens | None = None
 
 
 class _Usage(Struct):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
+    input_tokens: Tokens | None = None
+    output_tokens: Tokens | None = None
     input_tokens_details: _InputDetails | None = None
     output_tokens_details: _OutputDetails | None = None
 

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
+from aiproxyd.formats import codec
 from aiproxyd.formats.base import NULL, decode_view
 from aiproxyd.formats.codec import describe_media, make_call_id
 from aiproxyd.formats.openai_responses.wire import (
@@ -24,7 +25,6 @@ from aiproxyd.formats.openai_responses.wire import (
     write_logprobs,
     write_reasoning,
 )
-from aiproxyd.formats.openai_shared import repair_arguments
 from aiproxyd.hub import Block, Media, Opaque, Reasoning, Refusal, Text, TokenLogprob, ToolCall, ToolResult
 
 
@@ -139,14 +139,14 @@ def begin_call(item: ItemView) -> ToolCall | None:
 
 
 def read_arguments(item: ItemView) -> str:
-    """Return the arguments of a call: free text of a custom tool, else a JSON object."""
+    """Return the arguments of a call: free text of a custom tool, else JSON, as far as the model got it right."""
     if item.type == "custom_tool_call":
         return as_text(item.input)
     text = decode_view(_text, item.arguments)
     if text is None:
         # Imitations give the object itself.
         text = bytes(item.arguments).decode(errors="replace")
-    return repair_arguments(text)
+    return codec.read_arguments(text)
 
 
 def _read_image(item: ItemView, raw: Raw) -> Iterator[Said] | None:

@@ -44,6 +44,7 @@ class _Custom(Struct):
 class _Namespace(Struct):
     name: str
     tools: list[Raw]
+    description: Raw = NULL
 
 
 class Choice(Struct):
@@ -66,6 +67,8 @@ class Format(Struct):
 
 
 _KNOWN: Final = frozenset(("type", *_Function.__struct_fields__, *_Custom.__struct_fields__))
+_KNOWN_GROUP: Final = frozenset(("type", *_Namespace.__struct_fields__))
+_CARRIED_OF_GROUPS: Final = _KNOWN_GROUP - {"description"}
 
 _head: Final = msgspec.json.Decoder(_Head)
 _function: Final = msgspec.json.Decoder(_Function)
@@ -103,6 +106,8 @@ class Tools:
         if kind == "namespace":
             group = decode_at(_namespace, raw, path)
             self.decode(group.tools, f"{path}.tools", group.name)
+            is_ours = group.description == Raw(msgspec.json.encode(_describe_group(group.name)))
+            self.extensions |= find_unknown("tools.namespace", raw, _KNOWN_GROUP if is_ours else _CARRIED_OF_GROUPS)
         elif read := _READERS.get(kind):
             self.own.append(read(raw, path, namespace))
             self.extensions |= find_unknown("tools", raw, _KNOWN)
@@ -203,7 +208,11 @@ def encode_tools(tools: Sequence[Tool], hosted: Sequence[ServerTool]) -> list[An
 
 def _encode_namespace(name: str, members: list[Any]) -> dict[str, Any]:
     # The description is a required key; what the caller wrote there is not known any more.
-    return {"type": "namespace", "name": name, "description": f"The tools of {name}.", "tools": members}
+    return {"type": "namespace", "name": name, "description": _describe_group(name), "tools": members}
+
+
+def _describe_group(name: str) -> str:
+    return f"The tools of {name}."
 
 
 def _encode_tool(tool: Tool) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from aiproxyd.errors import InvalidRequest
-from aiproxyd.formats.codec import refuse
+from aiproxyd.formats.codec import read_arguments, refuse
 from aiproxyd.formats.openai_responses.media import Part, decode_part, encode_part
 from aiproxyd.formats.openai_responses.tools import Tools
 from aiproxyd.formats.openai_responses.wire import (
@@ -22,7 +22,6 @@ from aiproxyd.formats.openai_responses.wire import (
     write_citations,
     write_reasoning,
 )
-from aiproxyd.formats.openai_shared import read_arguments
 from aiproxyd.hub import Media, Opaque, Reasoning, Refusal, Text, ToolCall, ToolResult, Turn
 
 ERROR_MARK: Final = "Error: "
@@ -126,7 +125,7 @@ def _unrefuse(blocks: Iterable[Text | Refusal | Media]) -> Iterator[Text | Media
 
 def _decode_function_call(raw: Raw, path: str) -> Turn:
     view = decode_at(_function_call, raw, path)
-    arguments = read_arguments(view.arguments, f"{path}.arguments")
+    arguments = read_arguments(view.arguments)
     call = ToolCall(id=view.call_id, name=view.name, arguments=arguments, namespace=view.namespace or "")
     return Turn("assistant", (call,))
 

@@ -105,11 +105,13 @@ def test_members_of_a_wrong_type_do_not_kill_the_answer() -> None:
         (b'{"n": 1.50, "big": 12345678901234567890123}', '{"n": 1.50, "big": 12345678901234567890123}'),
         (b"{}", "{}"),
         (b"null", "{}"),
-        (b'"text"', "{}"),
-        (b"[1]", "{}"),
+        (b'"text"', "text"),
+        (b'"{\\"a\\":1}"', '{"a":1}'),
+        (b'""', "{}"),
+        (b"[1]", "[1]"),
     ],
 )
-def test_the_input_of_a_call_is_an_object_with_its_numbers_as_they_were(given_input: bytes, arguments: str) -> None:
+def test_the_input_of_a_call_is_read_with_its_numbers_as_they_were(given_input: bytes, arguments: str) -> None:
     body = b'{"content":[{"type":"tool_use","id":"t","name":"f","input":' + given_input + b"}]}"
 
     blocks = ANTHROPIC.decode_response(body).candidates[0].blocks
@@ -142,6 +144,13 @@ def test_thoughts_without_a_signature_have_no_seal() -> None:
         hub.Reasoning("Hm."),
         hub.Reasoning(""),
     )
+
+
+def test_a_citation_that_was_written_here_is_not_anthropics() -> None:
+    cited = hub.Text("So.", citations=(hub.Citation(url="https://a", title="A", cited_text="c"),))
+    response = hub.Response(candidates=(hub.Candidate(blocks=(cited,)),))
+
+    assert ANTHROPIC.decode_response(ANTHROPIC.encode_response(response, ASKED)).candidates[0].blocks == (cited,)
 
 
 def test_citations_of_any_kind_are_read_and_kept() -> None:
@@ -262,7 +271,7 @@ def test_why_an_answer_ended_is_written(stop: str, detail: str, reason: str, exp
         ),
         (
             hub.ToolCall(id="t", name="f", arguments='{"a": '),
-            [{"type": "tool_use", "id": "t", "name": "f", "input": {}}],
+            [{"type": "tool_use", "id": "t", "name": "f", "input": {"INVALID_JSON": '{"a": '}}],
         ),
         (
             hub.Text("So.", citations=(hub.Citation(url="https://a", cited_text="c", origin="gemini"),)),
@@ -276,7 +285,7 @@ def test_why_an_answer_ended_is_written(stop: str, detail: str, reason: str, exp
                             "url": "https://a",
                             "title": None,
                             "cited_text": "c",
-                            "encrypted_index": "",
+                            "encrypted_index": "gw1.c",
                         }
                     ],
                 }

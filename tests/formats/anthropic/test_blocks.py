@@ -266,6 +266,10 @@ def test_bytes_that_are_no_text_are_refused() -> None:
         (hub.Reasoning("", hub.Seal("anthropic", "redacted", "EmwK")), {"data": "EmwK"}),
         (hub.ToolCall(id="t", name="f", arguments='{"a":1}'), {"id": "t", "name": "f", "input": {"a": 1}}),
         (
+            hub.ToolCall(id="t", name="f", arguments='{"a":'),
+            {"id": "t", "name": "f", "input": {"INVALID_JSON": '{"a":'}},
+        ),
+        (
             hub.ToolCall(id="t", name="f", arguments="{}", cache=hub.CacheMark("5m")),
             {"id": "t", "name": "f", "input": {}, "cache_control": {"type": "ephemeral"}},
         ),

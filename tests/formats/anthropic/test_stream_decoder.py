@@ -199,11 +199,11 @@ def test_a_stream_becomes_events_as_soon_as_they_are_known() -> None:
         ({"a": 1}, [], '{"a":1}'),
         ({"a": 1}, ['{"b":', "2}"], '{"b":2}'),
         ({}, [" ", '{"b":2}'], ' {"b":2}'),
-        ("text", [], "{}"),
+        ("text", [], "text"),
         (None, [], "{}"),
     ],
 )
-def test_a_call_always_ends_with_an_object(given: object, pieces: list[str], arguments: str) -> None:
+def test_a_call_always_ends_with_its_arguments(given: object, pieces: list[str], arguments: str) -> None:
     deltas = [delta(type="input_json_delta", partial_json=piece) for piece in pieces]
 
     (call,) = fold_blocks(begin(type="tool_use", id="t", name="f", input=given), *deltas, end())

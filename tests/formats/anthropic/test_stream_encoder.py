@@ -244,7 +244,7 @@ def test_what_a_block_begins_with_is_written_too() -> None:
         "url": "https://a",
         "title": None,
         "cited_text": "",
-        "encrypted_index": "",
+        "encrypted_index": "gw1.c",
     }
 
     assert encode_block(

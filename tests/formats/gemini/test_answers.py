@@ -78,9 +78,15 @@ def test_an_answer_without_id_and_model_gets_them() -> None:
         (CALL, {"functionCall": {"name": "f", "args": {"a": 1.5}, "id": "call_1"}}),
         (
             hub.ToolCall(id="c", name="f", arguments='{"a":', seal=OWN),
-            {"functionCall": {"name": "f", "args": {}, "id": "c"}, "thoughtSignature": "AAAA"},
+            {
+                "functionCall": {"name": "f", "args": {"INVALID_JSON": '{"a":'}, "id": "c"},
+                "thoughtSignature": "AAAA",
+            },
         ),
-        (hub.ToolCall(id="c", name="f", arguments="[]"), {"functionCall": {"name": "f", "args": {}, "id": "c"}}),
+        (
+            hub.ToolCall(id="c", name="f", arguments="[\n"),
+            {"functionCall": {"name": "f", "args": {"INVALID_JSON": "[\n"}, "id": "c"}},
+        ),
         (
             hub.Media(kind="image", media_type="image/png", data="AAAA"),
             {"inlineData": {"data": "AAAA", "mimeType": "image/png"}},
@@ -167,8 +173,11 @@ def test_why_an_answer_ended_is_told_in_the_format_s_words(
         ("SPII", 5, "refusal", "SPII"),
         ("MODEL_ARMOR", "", "refusal", "MODEL_ARMOR"),
         ("OTHER", None, "end", "OTHER"),
+        ("OTHER", "no idea", "end", "no idea"),
+        ("MALFORMED_FUNCTION_CALL", "Malformed function call: f(", "end", "MALFORMED_FUNCTION_CALL"),
         ("SOMETHING_NEW", None, "end", "SOMETHING_NEW"),
         (2, None, "end", "2"),
+        (["SAFETY"], None, "end", "['SAFETY']"),
     ],
 )
 def test_why_an_answer_ended_is_read(reason: object, message: object, stop: hub.Stop, detail: str) -> None:

@@ -61,6 +61,11 @@ def test_a_part_without_media_holds_none() -> None:
     assert read_media(MediaPart()) is None
 
 
+def test_data_that_do_not_say_what_they_are_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match="inlineData needs a mimeType"):
+        read_media(MediaPart(inline_data=Blob("iVBORw0KGgo=")))
+
+
 @pytest.mark.parametrize("data", ["AP8=", "\u00e4", "A"])
 def test_a_text_that_is_none_is_refused(data: str) -> None:
     with pytest.raises(InvalidRequest, match="text/plain is not base64 of UTF-8"):

@@ -134,3 +134,38 @@ def test_a_long_schema_keeps_every_byte_but_the_name_of_its_language() -> None:
     assert bytes(write_parameters(Raw(rest)) or b"") == rest
     assert bytes(write_schema(Raw(rest.replace(b"{", b'{"$schema":"x",')))) == rest.replace(b" ", b"")
     assert bytes(write_schema(Raw(b'["$schema"]'))) == b'["$schema"]'
+
+
+def test_a_reference_stands_alone() -> None:
+    described = {"$ref": "#/$defs/A", "description": "Where to."}
+    schema = {
+        "type": "object",
+        "properties": {"$ref": {"type": "string"}, "to": described, "many": {"type": "array", "items": described}},
+        "$defs": {"A": {"type": "string", "default": {"$ref": "a", "b": 1}}, "B": {"$ref": "#/$defs/A"}},
+    }
+
+    written = msgspec.json.decode(write_schema(Raw(msgspec.json.encode(schema))))
+
+    alone = {"description": "Where to.", "anyOf": [{"$ref": "#/$defs/A"}]}
+    properties = {"$ref": {"type": "string"}, "to": alone, "many": {"type": "array", "items": alone}}
+    assert written == schema | {"properties": properties}
+
+
+def test_the_root_may_refer_to_its_own_definitions() -> None:
+    schema = Raw(b'{"$ref":"#/$defs/A","title":"A","$defs":{"A":{"type":"object"}}}')
+
+    assert (
+        bytes(write_schema(schema)) == b'{"title":"A","$defs":{"A":{"type":"object"}},"anyOf":[{"$ref":"#/$defs/A"}]}'
+    )
+
+
+@pytest.mark.parametrize(
+    "schema", [b'{"items":{"$ref":"#"}}', b'{"$ref":"#/$defs/A","title":"A","anyOf":[{}]}', b'["$ref"]']
+)
+def test_a_reference_that_stands_alone_or_cannot_stays_as_it_is(schema: bytes) -> None:
+    assert bytes(write_schema(Raw(schema))) == schema
+
+
+def test_a_schema_with_references_and_numbers_that_nobody_can_read_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="Number out of range"):
+        write_schema(Raw(b'{"$ref":"#","minimum":1e999}'))

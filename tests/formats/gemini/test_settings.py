@@ -339,6 +339,16 @@ def test_an_effort_is_read_back(effort: Effort) -> None:
         ({"generationConfig": {"responseFormat": [{}]}}, "$.generationConfig.responseFormat"),
         ({"generationConfig": {"responseModalities": ["TEXT", "IMAGE"]}}, "$.generationConfig.responseModalities"),
         ({"generationConfig": {"responseMimeType": "text/x.enum"}}, "$.generationConfig.responseMimeType"),
+        ({"generationConfig": {"responseMimeType": "text/csv"}}, "$.generationConfig.responseMimeType"),
+        (
+            {
+                "generationConfig": {
+                    "responseMimeType": "text/x.enum",
+                    "responseSchema": {"type": "STRING", "enum": ["a", "b"]},
+                }
+            },
+            "$.generationConfig.responseMimeType",
+        ),
         (
             {"generationConfig": {"thinkingConfig": {"thinkingLevel": "ULTRA"}}},
             "$.generationConfig.thinkingConfig.thinkingLevel",

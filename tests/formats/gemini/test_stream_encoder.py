@@ -2,6 +2,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from msgspec import Raw
+from msgspec.structs import replace
 
 from aiproxyd import hub
 from aiproxyd.errors import NotReady
@@ -153,6 +154,9 @@ def test_calls_that_overlap_go_out_whole_when_they_end() -> None:
             hub.BlockStop(0, 0),
             hub.Delta(0, 1, "1}"),
             hub.BlockStop(0, 1),
+            hub.BlockStart(0, 2, hub.ToolCall(id="c", name="h", arguments="")),
+            hub.Delta(0, 2, '{"x":\n'),
+            hub.BlockStop(0, 2),
         )
     ]
 
@@ -160,6 +164,7 @@ def test_calls_that_overlap_go_out_whole_when_they_end() -> None:
     assert pieces[6] == event(b'{"thoughtSignature":"AAAA","functionCall":{"name":"f","args":{},"id":"a"}}')
     # A line break would end the event.
     assert pieces[8] == event(b'{"functionCall":{"name":"g","args":{"x":1},"id":"b"}}')
+    assert pieces[11] == event(b'{"functionCall":{"name":"h","args":{"INVALID_JSON":"{\\"x\\":\\n"},"id":"c"}}')
 
 
 def test_what_cannot_be_shown_is_left_out() -> None:
@@ -215,6 +220,21 @@ def test_an_error_ends_the_stream_even_before_it_began() -> None:
     assert encoder.feed(hub.Failed(NotReady("busy"))) == (
         b'data: {"error":{"code":503,"message":"busy","status":"UNAVAILABLE"}}\r\n\r\n'
     )
+
+
+def test_a_citation_that_ends_beyond_its_text_is_not_about_the_next_one() -> None:
+    cited = hub.Citation("https://a.example", "A", start=2, end=7)
+    texts = (hub.Text("wet", citations=(cited, replace(cited, start=5, end=None))), hub.Refusal("No more."))
+    response = hub.Response(candidates=(hub.Candidate(blocks=texts),))
+
+    stream = b"".join(map(GEMINI.stream_encoder(ASKED, "").feed, hub.unfold(response)))
+
+    for answer in (stream.split(b"data: ")[-1], GEMINI.encode_response(response, ASKED)):
+        grounding = msgspec.json.decode(answer)["candidates"][0]["groundingMetadata"]
+        assert [support["segment"] for support in grounding["groundingSupports"]] == [
+            {"startIndex": 2, "endIndex": 3, "text": "t"},
+            {"startIndex": 3, "endIndex": 3},
+        ]
 
 
 def test_the_citations_of_several_texts_stand_in_one_place_and_count_from_the_first_word() -> None:

@@ -100,7 +100,8 @@ def test_everything_that_a_message_holds_is_a_block_in_order() -> None:
         hub.ToolCall(id="y", name="g", arguments="any", is_custom=True),
     )
     calls = [block for block in blocks[5:] if isinstance(block, hub.ToolCall)]
-    assert [(call.name, call.arguments) for call in calls] == [("k", "{}"), ("", ""), ("", "{}"), ("h", '{"b":2}')]
+    said = [(call.name, call.arguments) for call in calls]
+    assert said == [("k", "not json"), ("", ""), ("", "{}"), ("h", '{"b":2}')]
     assert all(re.fullmatch("call_[0-9a-f]{24}", call.id) for call in calls)
     assert len({call.id for call in calls}) == 4
     assert blocks[-1] == hub.Media(kind="image", media_type="image/png", data="AAAA")

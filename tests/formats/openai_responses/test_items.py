@@ -77,7 +77,7 @@ def write(block: Shown, **options: Any) -> Any:
         ),
         (
             {"type": "function_call", "call_id": "c", "name": "f", "arguments": '{"a":'},
-            [ToolCall(id="c", name="f", arguments="{}")],
+            [ToolCall(id="c", name="f", arguments='{"a":')],
         ),
         (
             {"type": "function_call", "call_id": "c", "name": "f"},
