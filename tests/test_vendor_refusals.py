@@ -57,6 +57,11 @@ def calls(*ids: str) -> dict[str, Any]:
     return {"role": "assistant", "content": None, "tool_calls": made}
 
 
+def cites(encrypted_index: str) -> dict[str, Any]:
+    source = {"type": "web_search_result_location", "url": "https://a.test", "title": "A", "cited_text": "a"}
+    return {"type": "text", "text": "a", "citations": [{**source, "encrypted_index": encrypted_index}]}
+
+
 def tool(call_id: str) -> dict[str, Any]:
     return {"role": "tool", "tool_call_id": call_id, "content": "x"}
 
@@ -85,6 +90,11 @@ def _image() -> dict[str, Any]:
 FUNCTION = [{"type": "function", "function": {"name": "f", "parameters": CITY}}]
 FLAT = [{"type": "function", "name": "f", "parameters": CITY, "strict": False}]
 CLAUDE = [{"name": "f", "input_schema": CITY}]
+REFERRING: dict[str, Any] = {
+    "type": "object",
+    "properties": {"a": {"$ref": "#/$defs/A", "description": "x"}},
+    "$defs": {"A": CITY},
+}
 DECLARED = [{"functionDeclarations": [{"name": "f"}, {"name": "g"}]}]
 TEXT = {"type": "text", "text": "Hi"}
 MARKED = {**TEXT, "cache_control": {"type": "ephemeral"}}
@@ -131,6 +141,11 @@ OPENAI_REFUSALS = {
     "penalty of gpt-5": (chat(model="gpt-5.4", reasoning_effort="none", presence_penalty=1), "'presence_penalty'"),
     "max_tokens of gpt-5": (chat(model="gpt-5", max_tokens=5), "Use 'max_completion_tokens'"),
     "too many tokens": (chat(max_tokens=128_000), "at most 16384"),
+    "metadata without store": (chat(metadata={"a": "b"}), "only allowed when 'store' is enabled"),
+    "list as an answer": (
+        chat(response_format={"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "array"}}}),
+        "schema must be of",
+    ),
     "tools of gpt-5.4": (chat(model="gpt-5.4", tools=FUNCTION), "use /v1/responses"),
     "effort of gpt-4o": (chat(reasoning_effort="low"), "$.reasoning_effort"),
     "effort max": (chat(model="gpt-5.4", reasoning_effort="max"), "only supported in /v1/responses"),
@@ -210,6 +225,10 @@ ANTHROPIC_REFUSALS = {
         message(tools=CLAUDE, tool_choice={"type": "any"}, thinking={"type": "adaptive"}),
         "Thinking may not be enabled",
     ),
+    "forced where thinking is the default": (
+        message(tools=CLAUDE, tool_choice={"type": "tool", "name": "f"}),
+        "Thinking may not be enabled",
+    ),
     "forced on the newest": (
         message(model="claude-opus-5-5", tools=CLAUDE, tool_choice={"type": "any"}),
         "does not accept forced",
@@ -231,6 +250,10 @@ ANTHROPIC_REFUSALS = {
     ),
     "effort of 4.5": (message(model="claude-haiku-4-5", output_config={"effort": "low"}), "low is not supported"),
     "unsigned turn": (message(USER, uses("a"), results("a"), **MANUAL), "must start with a thinking block"),
+    "citation of another vendor": (
+        message(USER, {"role": "assistant", "content": [cites("gw1.c")]}, USER),
+        "Invalid `encrypted_index`",
+    ),
     "unsigned thought": (
         message(USER, {"role": "assistant", "content": [{"type": "thinking", "thinking": "a", "signature": ""}]}, USER),
         "Invalid `signature`",
@@ -305,6 +328,19 @@ GEMINI_REFUSALS = {
     "schema type": (generate(**declares({"type": "object", "properties": {"a": {}}})), "properties.a.type"),
     "type list": (generate(**declares({"type": ["object", "null"]})), "cannot start list"),
     "no properties": (generate(**declares({"type": "object", "properties": {}})), "should be non-empty"),
+    "reference with siblings": (
+        generate(**declares(REFERRING, "parametersJsonSchema")),
+        "no other properties may be set, but for those with a $: ['description'] (at "
+        "$.tools[0].functionDeclarations[0].parametersJsonSchema.properties.a)",
+    ),
+    "reference to nothing": (
+        generate(**config(responseMimeType="application/json", responseJsonSchema={"items": {"$ref": "#/$defs/B"}})),
+        "responseJsonSchema.items.$ref",
+    ),
+    "type of JSON Schema": (
+        generate(**declares({"type": "object", "properties": {"a": {"type": "STRING"}}}, "parametersJsonSchema")),
+        "'STRING'",
+    ),
     "function name": (generate(tools=[{"functionDeclarations": [{"name": "1a"}]}]), "Invalid function name"),
     "names for AUTO": (
         generate(tools=DECLARED, toolConfig={"functionCallingConfig": {"allowedFunctionNames": ["f"]}}),

@@ -1,5 +1,6 @@
 """What holds for each format, those to come included: a new one adds rows to the tables and its recordings."""
 
+import re
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -346,6 +347,16 @@ def test_a_recorded_answer_has_the_usage_of_its_stream(case: str) -> None:
 
     assert tapped.usage == RECORDED[case].usage
     assert tapped.error is None
+
+
+@pytest.mark.parametrize("case", [case for case in WHOLE if RECORDED[case].usage])
+@pytest.mark.parametrize("count", [b"-1", b"1e99", b"99999999999999999999"])
+def test_what_cannot_be_billed_is_no_usage(case: str, count: bytes) -> None:
+    body = re.sub(rb'("\w*(?:tokens|TokenCount)": ?)[0-9]+', rb"\g<1>" + count, recording(case, "response.json"))
+
+    usage = format_of(case).read_answer(body).usage
+
+    assert usage is None or set(msgspec.structs.astuple(usage)) <= {None, 0}
 
 
 @pytest.mark.parametrize("case", RECORDED)

@@ -282,6 +282,30 @@ def test_claude_is_offered_what_was_called_where_nothing_is() -> None:
     assert members["tool_choice"] == {"type": "none"}
 
 
+STATE: dict[str, Any] = {
+    "container": {"id": "container_1"},
+    "mcp_servers": [{"type": "url", "url": "https://a.example", "name": "a"}],
+    "thread": {"type": "create"},
+}
+
+
+@pytest.mark.parametrize("name", STATE)
+def test_what_claude_goes_on_from_stays_as_it_is(name: str) -> None:
+    used = {"type": "mcp_tool_use", "id": "mcptoolu_1", "name": "look", "server_name": "a", "input": {"x": 1}}
+    seen = {"type": "mcp_tool_result", "tool_use_id": "mcptoolu_1", "is_error": False, "content": []}
+    body = claude(
+        used, seen, {"type": "thinking", "thinking": "hm", "signature": "gw1.p.gemini@up/m.."}, **{name: STATE[name]}
+    )
+
+    written, lost = rewrite(ANTHROPIC, body)
+
+    assert written is not None
+    assert not OURS.search(written)
+    assert rest_of(ANTHROPIC, written) == rest_of(ANTHROPIC, body)
+    assert msgspec.json.decode(written)["messages"][1]["content"][:2] == [used, seen]
+    assert lost == []
+
+
 def test_what_an_image_is_to_be_turned_into_stays() -> None:
     image = {
         "type": "image",

@@ -94,9 +94,11 @@ class Stage:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._gateways: list[Gateway] = []
         self.upstreams: dict[str, Upstream] = {}
+        compatible = OpenAIVendor()
+        compatible.is_imitation = True
         self.vendors: dict[str, Vendor] = {
             "openai": OpenAIVendor(),
-            "compatible": OpenAIVendor(),
+            "compatible": compatible,
             "anthropic": AnthropicVendor(),
             "gemini": GeminiVendor(),
         }

@@ -1,5 +1,6 @@
 """Every caller's format with every upstream's: what is left out is named, in a strict gateway refused, and no more."""
 
+import copy
 import json
 import re
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from tests.http.matrix import (
     is_own,
     pairs,
 )
+from tests.support import Reply, upstream_section
 
 CHAT: Mapping[str, Any] = {
     "seed": 7,
@@ -164,6 +166,76 @@ def test_what_only_the_callers_vendor_has_is_named(stage: Stage, name: str, cell
     fields = KNOWN_ELSEWHERE[name]
 
     assert Talk(stage, name, cell.model, Ask(fields=fields)).say("Hi").dropped == set(fields)
+
+
+MANY_TOKENS: Mapping[str, Any] = {
+    "openai-chat": {"max_completion_tokens": 200_000},
+    "openai-responses": {"max_output_tokens": 200_000},
+    "anthropic": {"max_tokens": 200_000},
+    "gemini": {"generationConfig": {"maxOutputTokens": 200_000}},
+}
+
+
+@pairs(*CELLS, without=is_own)
+def test_an_output_limit_that_is_lowered_is_named(stage: Stage, name: str, cell: Cell) -> None:
+    talk = Talk(stage, name, cell.model, Ask(fields=MANY_TOKENS[name]))
+
+    assert talk.say("Hi").dropped == {"max_output_tokens"}
+
+    talk.url = stage.strict_url
+    assert "max_output_tokens" in talk.fail("Hi").message
+
+
+SCHEMAS: Mapping[str, tuple[str, Any]] = {
+    "openai-responses": ("$.text.format.schema", {"text": {"format": {"type": "json_schema", "name": "n"}}}),
+    "anthropic": ("$.output_config.format.schema", {"output_config": {"format": {"type": "json_schema"}}}),
+    "gemini": ("$.generationConfig", {"generationConfig": {"responseMimeType": "application/json"}}),
+}
+LIST = {"type": "array", "items": {"type": "string"}}
+
+
+def ask_for_list(name: str) -> Ask:
+    fields = copy.deepcopy(SCHEMAS[name][1])
+    match name:
+        case "gemini":
+            fields["generationConfig"]["responseJsonSchema"] = LIST
+        case "anthropic":
+            fields["output_config"]["format"]["schema"] = LIST
+        case _:
+            fields["text"]["format"]["schema"] = LIST
+    return Ask(fields=fields)
+
+
+@pairs(GPT_4O, GPT_5, without=lambda name, cell: name not in SCHEMAS or is_own(name, cell))
+@STREAM
+def test_a_list_is_no_answer_of_openais_and_it_is_said_what_is(
+    stage: Stage, name: str, cell: Cell, is_stream: bool
+) -> None:
+    problem = Talk(stage, name, cell.model, ask_for_list(name), is_stream=is_stream).fail("json")
+
+    assert problem[:2] == (BAD_REQUESTS[name], 400)
+    assert "property of an object" in problem.message
+    assert SCHEMAS[name][0].removeprefix("$.") in problem.message
+    assert stage.bodies(cell) == []
+
+
+@pairs(LOCAL, OPUS, FLASH, GEMINI_3, without=lambda name, cell: name not in SCHEMAS or is_own(name, cell))
+def test_a_list_is_an_answer_elsewhere(stage: Stage, name: str, cell: Cell) -> None:
+    answer = Talk(stage, name, cell.model, ask_for_list(name)).say("json")
+
+    assert (json.loads(answer.text), answer.dropped) == (["text"], set())
+
+
+def test_what_is_only_stored_with_an_answer_is_named_where_none_is(stage: Stage) -> None:
+    section = upstream_section(stage.upstreams["openai"], "openai", "openai", "api = chat\nflavour = first-party")
+    url = stage.start_gateway(section)
+    talk = Talk(stage, "openai-responses", "gpt-4o", Ask(fields={"metadata": {"k": "v"}}))
+    talk.url = url
+
+    answer = talk.say("Hi")
+
+    assert (answer.text, answer.dropped) == ("You said: Hi", {"metadata"})
+    assert stage.refusals == []
 
 
 # --- What is stored at a vendor
@@ -309,3 +381,21 @@ def test_a_block_that_stands_for_a_file_is_refused(stage: Stage, name: str, cell
 
     assert problem[:2] == (BAD_REQUESTS[name], 400)
     assert "container_upload" in problem.message
+
+
+@pairs(FLASH, without=is_own)
+@STREAM
+def test_an_odd_end_is_named_where_the_caller_has_no_word_for_it(
+    stage: Stage, name: str, cell: Cell, is_stream: bool
+) -> None:
+    answer = {"candidates": [{"content": {"parts": [{"text": "Hm."}]}, "finishReason": "TOO_MANY_TOOL_CALLS"}]}
+    data = json.dumps(answer).encode()
+    reply = Reply(b"data: " + data + b"\n\n", content_type="text/event-stream") if is_stream else Reply(data)
+    stage.upstreams[cell.upstream].respond(lambda received: reply)
+
+    said = Talk(stage, name, cell.model, is_stream=is_stream).say("Hi")
+
+    assert said.text == "Hm."
+    assert " dropped=finish_reason:TOO_MANY_TOOL_CALLS" in stage.log().splitlines()[-1]
+    # The headers of a stream are gone before its end is known.
+    assert said.dropped == (set() if is_stream else {"finish_reason:TOO_MANY_TOOL_CALLS"})

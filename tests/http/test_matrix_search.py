@@ -4,15 +4,20 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tests.http.callers import Ask
+import pytest
+
+from tests import vendors
+from tests.http.callers import Ask, Result, Tool
 from tests.http.matrix import (
     BAD_REQUESTS,
+    CITY,
     FLASH,
     GEMINI_3,
     GPT_5,
     LOCAL,
     OPUS,
     SONNET,
+    STREAM,
     Cell,
     Stage,
     Talk,
@@ -20,6 +25,7 @@ from tests.http.matrix import (
     pairs,
 )
 from tests.support import Reply
+from tests.vendors import Prompt, decide
 
 SEARCHES: Mapping[str, Any] = {
     "openai-chat": {"web_search_options": {}},
@@ -44,6 +50,30 @@ def test_a_search_is_refused_where_there_is_none(stage: Stage, name: str, cell: 
 
     assert problem[:2] == (BAD_REQUESTS[name], 400)
     assert "web_search" in problem.message
+
+
+@pytest.mark.parametrize("cell", [OPUS, SONNET], ids=str)
+@STREAM
+def test_a_search_of_the_callers_own_stands_beside_that_of_the_vendor(
+    stage: Stage, cell: Cell, is_stream: bool
+) -> None:
+    ask = Ask(tools=[Tool("web_search", CITY)], fields=SEARCHES["openai-chat"])
+    talk = Talk(stage, "openai-chat", cell.model, ask, is_stream=is_stream)
+    stage.vendors["anthropic"].decide = call_own_search
+
+    answer = talk.say("Search")
+    talk.turns += answer.turn + talk.caller.answer_calls(answer.calls, [Result("rain")])
+    stage.vendors["anthropic"].decide = decide
+
+    assert [call.name for call in answer.calls] == ["web_search"]
+    assert talk.go_on().text == "The tools said: rain"
+    assert len({tool["name"] for tool in stage.body(cell)["tools"]}) == 2
+    assert stage.refusals == []
+
+
+def call_own_search(prompt: Prompt) -> vendors.Answer:
+    name = next(name for name in prompt.tools if name.startswith("web_search_"))
+    return vendors.Answer(calls=(vendors.Call(name, '{"city":"Oslo"}'),))
 
 
 CITED = "https://weather.example/łódź"
@@ -118,6 +148,22 @@ CITING_ANSWERS: Mapping[Cell, Any] = {
         ]
     },
 }
+
+
+@pairs(LOCAL, GPT_5, FLASH, without=lambda name, cell: name != "anthropic")
+def test_anthropic_is_not_shown_what_others_have_cited(stage: Stage, name: str, cell: Cell) -> None:
+    """Anthropic refuses results of a search that it has not made itself."""
+    talk = Talk(stage, name, cell.model)
+    stage.upstreams[cell.upstream].respond(lambda received: Reply(json.dumps(CITING_ANSWERS[cell]).encode()))
+    cited = talk.say("Hi")
+    assert [each.url for each in cited.raw.content[-1].citations or []] == [CITED]
+    talk.turns += cited.turn
+
+    talk.model = OPUS.model
+    answer = talk.say("And now?")
+
+    assert answer.text == "You said: And now?"
+    assert stage.body(OPUS)["messages"][1] == {"role": "assistant", "content": "Ł is wet"}
 
 
 def read_citations(name: str, raw: Any) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from aiproxyd import hub
+from tests.formats.spelling import spell
 
 T = TypeVar("T")
 
@@ -62,7 +63,9 @@ def citations(draw: st.DrawFn) -> hub.Citation:
 SIGNATURES = st.builds(hub.Seal, st.just("anthropic"), st.just("signature"), SAID)
 REDACTIONS = st.builds(hub.Seal, st.just("anthropic"), st.just("redacted"), SAID)
 THOUGHTS = st.builds(hub.Reasoning, WORDS, st.none() | SIGNATURES) | st.builds(hub.Reasoning, st.just(""), REDACTIONS)
-CALLS = st.builds(hub.ToolCall, id=NAMES, name=NAMES, arguments=OBJECTS.map(lambda value: bytes(raw(value)).decode()))
+CALLS = st.builds(
+    hub.ToolCall, id=NAMES, name=NAMES, arguments=OBJECTS.map(lambda value: spell(bytes(raw(value)).decode()))
+)
 SERVER_CALLS = OBJECTS.map(
     lambda value: hub.Opaque(
         "anthropic",
@@ -146,7 +149,16 @@ MEDIA = st.one_of(
     st.builds(
         hub.Media,
         kind=st.just("document"),
-        media_type=st.sampled_from(["application/pdf", "text/plain"]),
+        media_type=st.just("application/pdf"),
+        data=st.sampled_from(["JVBERi0=", "JVBERi0xLjc="]),
+        name=WORDS,
+        context=WORDS,
+        has_citations=st.booleans(),
+    ),
+    st.builds(
+        hub.Media,
+        kind=st.just("document"),
+        media_type=st.just("text/plain"),
         data=NAMES,
         name=WORDS,
         context=WORDS,

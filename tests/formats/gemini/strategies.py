@@ -9,6 +9,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from aiproxyd import hub
+from tests.formats.spelling import spell
 
 T = TypeVar("T")
 
@@ -41,7 +42,7 @@ CALLS = st.builds(
     hub.ToolCall,
     id=NAMES,
     name=NAMES,
-    arguments=OBJECTS.map(lambda value: bytes(raw(value)).decode()),
+    arguments=OBJECTS.map(lambda value: spell(bytes(raw(value)).decode())),
     seal=st.none() | SEALS,
 )
 PICTURES = st.builds(

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from aiproxyd import hub
+from tests.formats.spelling import spell
 
 WORDS = st.text(min_size=1, max_size=20)
 NAMES = st.from_regex(r"[a-zA-Z0-9_-]{1,64}", fullmatch=True)
@@ -16,7 +17,7 @@ SEALED = st.from_regex(r"[!-~]{1,30}", fullmatch=True)
 BASE64 = st.binary(min_size=1, max_size=20).map(lambda data: msgspec.json.encode(data).decode().strip('"'))
 SCALARS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=10)
 ARGUMENTS = st.dictionaries(st.text(max_size=8), SCALARS, max_size=3).map(
-    lambda value: msgspec.json.encode(value).decode()
+    lambda value: spell(msgspec.json.encode(value).decode())
 )
 IMAGES = st.builds(
     hub.Media, kind=st.just("image"), media_type=st.sampled_from(["image/png", "image/jpeg"]), data=BASE64

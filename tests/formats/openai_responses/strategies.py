@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from aiproxyd import hub
+from tests.formats.spelling import spell
 
 NAME = "openai-responses"
 
@@ -50,7 +51,7 @@ def calls(draw: st.DrawFn) -> hub.ToolCall:
     return hub.ToolCall(
         id=draw(st.from_regex(r"[ -~]{1,20}", fullmatch=True)),
         name=draw(NAMES),
-        arguments=draw(WORDS) if is_custom else msgspec.json.encode(draw(OBJECTS)).decode(),
+        arguments=draw(WORDS) if is_custom else spell(msgspec.json.encode(draw(OBJECTS)).decode()),
         is_custom=is_custom,
         namespace=draw(st.just("") | NAMES),
     )

@@ -223,10 +223,14 @@ def _check_tool_choice(request: Request, model: Model) -> None:
     if isinstance(choice, Named) and choice.name not in _names(request):
         raise Refused(f"Tool '{choice.name}' not found in provided tools", "$.tool_choice.name")
     if isinstance(choice, Named | Required):
-        if isinstance(request.thinking, Enabled | Adaptive):
-            raise Refused("Thinking may not be enabled when tool_choice forces tool use", "$.tool_choice")
         if not model.has_forcing:
             raise Refused(f"tool_choice: {model.name} does not accept forced tool use", "$.tool_choice")
+        if _thinks(request, model):
+            raise Refused("Thinking may not be enabled when tool_choice forces tool use", "$.tool_choice")
+
+
+def _thinks(request: Request, model: Model) -> bool:
+    return model.thinks_by_default if request.thinking is None else not isinstance(request.thinking, Disabled)
 
 
 def _check_name(name: str, path: str) -> None:
@@ -353,6 +357,8 @@ def _check_blocks(message: Message, path: str, version: str) -> None:
                 _check_name(block.name, f"{place}.name")
                 if not re.fullmatch(r"[a-zA-Z0-9_-]+", block.id):
                     raise Refused("String should match pattern '^[a-zA-Z0-9_-]+$'", f"{place}.id")
+            case Text(citations=list() as citations):
+                _check_citations(citations, f"{place}.citations")
             case ToolResult(content=list() as parts):
                 for part in parts:
                     _check_media(part, f"{place}.content")
@@ -365,6 +371,13 @@ def _check_seal(block: Thinking | RedactedThinking, path: str) -> None:
         raise Refused("Invalid `signature` in `thinking` block", f"{path}.signature")
     if isinstance(block, RedactedThinking) and not is_seal(block.data, "anthropic", "redacted"):
         raise Refused("Invalid `data` in `redacted_thinking` block", f"{path}.data")
+
+
+def _check_citations(citations: list[Any], path: str) -> None:
+    for index, citation in enumerate(citations):
+        seal = citation.get("encrypted_index", "")
+        if citation["type"] == "web_search_result_location" and not is_seal(seal, "anthropic", citation["url"]):
+            raise Refused("Invalid `encrypted_index` in `citations`", f"{path}[{index}].encrypted_index")
 
 
 def _check_place(block: Block, role: str, path: str, version: str) -> None:

@@ -1,6 +1,7 @@
 """What Gemini refuses, one function a rule. No I/O."""
 
 import re
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from tests.vendors.gemini.wire import (
@@ -166,6 +167,8 @@ def _check_response_schema(config: GenerationConfig, path: str) -> None:
         raise Refused("allowed mimetypes are text/plain, application/json, text/x.enum", f"{path}.responseMimeType")
     if config.response_schema is not None:
         check_schema(config.response_schema, f"{path}.responseSchema")
+    if config.response_json_schema is not None:
+        check_json_schema(config.response_json_schema, f"{path}.responseJsonSchema", root=config.response_json_schema)
 
 
 def _check_thinking(config: ThinkingConfig, model: Model) -> None:
@@ -204,7 +207,7 @@ def _check_tools(request: Request) -> None:
                 raise Refused("parameters and parameters_json_schema are mutually exclusive", path)
             if function.parameters is not None:
                 check_schema(function.parameters, f"{path}.parameters")
-            _check_json_schema(function.parameters_json_schema, f"{path}.parametersJsonSchema")
+            _check_parameters(function.parameters_json_schema, f"{path}.parametersJsonSchema")
 
 
 def _check_function_name(name: str, path: str) -> None:
@@ -215,9 +218,53 @@ def _check_function_name(name: str, path: str) -> None:
         raise Refused(f"{text} colons, or dashes, with a maximum length of 128.", path)
 
 
-def _check_json_schema(schema: Any, path: str) -> None:
-    if schema is not None and not (isinstance(schema, dict) and schema.get("type", "object") == "object"):
+def _check_parameters(schema: Any, path: str) -> None:
+    if schema is None:
+        return
+    if not (isinstance(schema, dict) and schema.get("type", "object") == "object"):
         raise Refused("parameters_json_schema must describe an object", path)
+    check_json_schema(schema, path, schema)
+
+
+def check_json_schema(schema: Any, path: str, root: dict[str, Any]) -> None:
+    """Refuse what `parametersJsonSchema` and `responseJsonSchema` do not take: references that are not alone or lead
+    nowhere, and types that are none; keywords that are not known are passed over."""
+    if isinstance(schema, bool):
+        return
+    if not isinstance(schema, dict):
+        raise Refused("Invalid value: a schema is to be an object", path)
+    kinds = schema.get("type", [])
+    for kind in kinds if isinstance(kinds, list) else [kinds]:
+        if str(kind).upper() not in TYPES or kind != str(kind).lower():
+            raise Refused(f"Invalid value at 'type': {kind!r}", f"{path}.type")
+    if "$ref" in schema:
+        _check_reference(schema, path, root)
+    for place, each in _schemas_in(schema, path):
+        check_json_schema(each, place, root)
+
+
+def _check_reference(schema: dict[str, Any], path: str, root: dict[str, Any]) -> None:
+    siblings = sorted(key for key in schema if not key.startswith("$"))
+    if siblings:
+        # https://ai.google.dev/api/generate-content#FIELDS.response_json_schema
+        raise Refused(f"If $ref is set, no other properties may be set, but for those with a $: {siblings}", path)
+    target: Any = root
+    for step in str(schema["$ref"]).removeprefix("#").strip("/").split("/"):
+        target = target.get(step) if isinstance(target, dict) and step else target
+    if target is None:
+        raise Refused(f"reference to an undefined schema: {schema['$ref']}", f"{path}.$ref")
+
+
+def _schemas_in(schema: dict[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+    for key in ("properties", "$defs"):
+        for name, each in schema.get(key, {}).items():
+            yield f"{path}.{key}.{name}", each
+    for key in ("anyOf", "oneOf", "prefixItems"):
+        for index, each in enumerate(schema.get(key, [])):
+            yield f"{path}.{key}[{index}]", each
+    for key in ("items", "additionalProperties"):
+        if key in schema:
+            yield f"{path}.{key}", schema[key]
 
 
 SCHEMA_KEYS: Final = words(

@@ -37,6 +37,9 @@ class _Embeddings(Strict):
 
 
 class OpenAIVendor(Vendor):
+    is_imitation = False
+    """Another server that speaks chat completions, and takes some things that OpenAI does not."""
+
     @override
     def answer(self, received: Received) -> Reply:
         if received.headers.get("authorization") != f"Bearer {self.key}":
@@ -73,7 +76,7 @@ class OpenAIVendor(Vendor):
         for name in body.keys() - set(chat_wire.Request.__struct_fields__):
             raise Refused(f"Unrecognized request argument supplied: {name}", f"$.{name}")
         request = read_struct(body, chat_wire.Request, "Unknown parameter: '{}'.")
-        model = chat_rules.check_request(request)
+        model = chat_rules.check_request(request, is_imitation=self.is_imitation)
         answer = self.decide(chat.read_prompt(request, model, body))
         if answer.status != 200:
             return self.encode_error(answer.status, f"The answer is an error {answer.status}, as asked.")

@@ -34,6 +34,7 @@ from tests.vendors.openai.rules import (
     check_metadata,
     check_name,
     check_output_limit,
+    check_output_schema,
     check_sampling,
     check_strict_schema,
     find_model,
@@ -46,8 +47,10 @@ MAX_ID: Final = 40
 MAX_STOPS: Final = 4
 
 
-def check_request(request: Request) -> Model:
+def check_request(request: Request, *, is_imitation: bool) -> Model:
     model = find_model(request.model)
+    if not is_imitation:
+        _check_own(request)
     _check_limits(request, model)
     _check_reasoning(request, model)
     check_sampling(
@@ -72,6 +75,14 @@ def check_request(request: Request) -> Model:
     check_metadata(request.metadata)
     check_length(request.safety_identifier, 128, "$.safety_identifier")
     return model
+
+
+def _check_own(request: Request) -> None:
+    """Refuse what only the vendor itself refuses."""
+    if request.metadata and not request.store:
+        raise Refused("The 'metadata' parameter is only allowed when 'store' is enabled.", "$.metadata")
+    if isinstance(request.response_format, JSONSchema):
+        check_output_schema(request.response_format.json_schema.schema, "$.response_format.json_schema.schema")
 
 
 def _check_limits(request: Request, model: Model) -> None:

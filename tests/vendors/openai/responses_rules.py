@@ -38,6 +38,7 @@ from tests.vendors.openai.rules import (
     check_metadata,
     check_name,
     check_output_limit,
+    check_output_schema,
     check_sampling,
     check_strict_schema,
     find_model,
@@ -157,6 +158,7 @@ def _check_format(request: Request) -> None:
     match request.text.format if request.text else None:
         case JSONSchema(name=name, schema=schema, strict=strict):
             check_name(name, "$.text.format.name")
+            check_output_schema(schema, "$.text.format.schema")
             if strict:
                 check_strict_schema(schema, "$.text.format.schema")
         case JSONObject():

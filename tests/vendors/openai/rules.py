@@ -147,6 +147,13 @@ def check_metadata(metadata: dict[str, str] | None) -> None:
         raise Refused(f"Too many properties in 'metadata': at most {MAX_METADATA}.", "$.metadata")
 
 
+def check_output_schema(schema: Any, path: str) -> None:
+    """Refuse what describes no object."""
+    kind = schema.get("type") if isinstance(schema, dict) else None
+    if kind != "object":
+        raise Refused(f"Invalid schema for response_format: schema must be of 'type: \"object\"', got '{kind}'.", path)
+
+
 def check_function_schema(schema: Any, path: str, *, is_strict: bool) -> None:
     """Refuse parameters that are not those of an object; where *is_strict*, those that are not closed."""
     if schema is None and not is_strict:
