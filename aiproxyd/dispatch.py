@@ -85,8 +85,8 @@ class Dispatcher:
         crossing = None
         if is_converted:
             crossing = self._cross(request, target, provider, name, principal)
-        elif request.kind == "generate" and _is_marked(request, provider):
-            request = self._rewrite(request, target, provider, principal, record)
+        elif _is_marked(request, provider):
+            request = self._clean(request, target, provider, principal, record)
         record.attempts += 1
         record.upstream, record.upstream_model = target
         try:
@@ -143,6 +143,18 @@ class Dispatcher:
             is_strict=self._is_strict,
         )
 
+    def _clean(
+        self, request: Request, target: Target, provider: Provider, principal: Principal, record: CallRecord
+    ) -> Request:
+        """Return *request* without what models of other formats have left in it, where they have."""
+        match request.kind:
+            case "generate":
+                return self._rewrite(request, target, provider, principal, record)
+            case "count":
+                return self._rewrite_count(request, target, provider, principal)
+            case "embed" | "other":
+                return request
+
     def _rewrite(
         self, request: Request, target: Target, provider: Provider, principal: Principal, record: CallRecord
     ) -> Request:
@@ -165,6 +177,15 @@ class Dispatcher:
             return request  # what we do not understand, the upstream may
         record.dropped = losses.names
         return request if body is None else replace(request, body=body)
+
+    def _rewrite_count(self, request: Request, target: Target, provider: Provider, principal: Principal) -> Request:
+        """Return *request*, to count tokens, without what models of other formats have left in it."""
+        try:
+            crossing = self._cross(request, target, provider, request.fmt.name, principal)
+            counting = crossing.encode_count(target.model) if crossing is not None else None
+        except InvalidRequest:
+            return request  # what we do not understand, the upstream may
+        return request if counting is None else replace(request, body=counting[1])
 
 
 def _is_marked(request: Request, provider: Provider) -> bool:

@@ -6,6 +6,8 @@ import aiohttp
 import msgspec
 import pytest
 
+from aiproxyd.hub import Seal
+from aiproxyd.seals import wrap_base64
 from tests.conftest import StartGateway
 from tests.support import Reply, Upstream, upstream_section
 
@@ -50,6 +52,88 @@ async def test_the_upstream_counts_in_its_own_words(
     assert [received.target for received in upstream.received] == [target]
     assert b"How many are we?" in upstream.received[0].body
     assert b"max" not in upstream.received[0].body
+
+
+FOREIGN = wrap_base64(Seal("anthropic@other/claude", "signature", "c2ln", "", "call"))
+LED_WITH_OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "anthropic": (
+        "/v1/messages/count_tokens",
+        {
+            "model": "m",
+            "messages": [
+                {"role": "user", "content": "How many are we?"},
+                {"role": "assistant", "content": [{"type": "tool_use", "id": "c_gw1", "name": "f", "input": {}}]},
+                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c_gw1", "content": "x"}]},
+            ],
+        },
+    ),
+    "openai": (
+        "/v1/responses/input_tokens",
+        {
+            "model": "m",
+            "input": [
+                {"role": "user", "content": "How many are we?"},
+                {"type": "function_call", "call_id": "c_gw1", "name": "f", "arguments": "{}"},
+                {"type": "function_call_output", "call_id": "c_gw1", "output": "x"},
+            ],
+        },
+    ),
+    "gemini": (
+        "/v1beta/models/m:countTokens",
+        {
+            "generateContentRequest": {
+                "model": "models/m",
+                "contents": [
+                    {"role": "user", "parts": [{"text": "How many are we?"}]},
+                    {
+                        "role": "model",
+                        "parts": [
+                            {
+                                "functionCall": {"name": "f", "id": "c_gw1"},
+                                "thoughtSignature": FOREIGN,
+                            }
+                        ],
+                    },
+                    {"role": "user", "parts": [{"functionResponse": {"name": "f", "id": "c_gw1", "response": {}}}]},
+                ],
+            }
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("provider", LED_WITH_OTHERS)
+async def test_what_other_models_have_left_in_a_conversation_is_not_counted(
+    provider: str, upstream: Upstream, gateway: StartGateway, http: aiohttp.ClientSession
+) -> None:
+    """It used to go out as it was, and the vendors refuse signatures and ids that are not theirs."""
+    path, asked = LED_WITH_OTHERS[provider]
+    target, counted = COUNTERS[provider]
+    upstream.script(Reply(counted))
+    running = await gateway(upstream_section(upstream, provider))
+
+    response, answer = await post(http, running.url + path, asked)
+
+    assert response.status == 200
+    assert answer == SHAPES[path](7)
+    assert [received.target for received in upstream.received] == [target]
+    body = upstream.received[0].body
+    assert b"How many are we?" in body
+    assert b"_gw1" not in body
+    assert b"Z3cxL" not in body
+
+
+async def test_a_conversation_that_only_its_own_vendor_understands_is_counted_as_it_is(
+    upstream: Upstream, gateway: StartGateway, http: aiohttp.ClientSession
+) -> None:
+    upstream.script(Reply(b'{"input_tokens":7}'))
+    running = await gateway(upstream_section(upstream, "anthropic"))
+    asked = {"model": "m", "messages": [{"role": "_gw1", "content": 1}]}
+
+    answer = (await post(http, running.url + "/v1/messages/count_tokens", asked))[1]
+
+    assert answer == {"input_tokens": 7}
+    assert upstream.received[0].body == msgspec.json.encode(asked)
 
 
 @pytest.mark.parametrize("path", ASKED)
