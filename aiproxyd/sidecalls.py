@@ -45,9 +45,11 @@ def estimate(request: Request) -> WholeAnswer:
     """Return our own estimate, marked as such.
 
     Raises:
-        InvalidRequest: it is no request whose tokens can be counted.
+        InvalidRequest: it is no request whose tokens can be counted, or some of them are kept elsewhere.
     """
-    answer = _answer(request.fmt.encode_count(estimate_tokens(request.decode())))
+    asked = request.decode()
+    request.fmt.refuse_state(asked)
+    answer = _answer(request.fmt.encode_count(estimate_tokens(asked)))
     answer.headers[ESTIMATED] = "tokens"
     return answer
 

@@ -101,8 +101,7 @@ _BLANK_ENDS: Final = bytes.maketrans(b"\r\n", b"  ")
 INVALID_JSON: Final = "INVALID_JSON"
 """The only member of an object that stands for arguments that are none."""
 
-_WRAPPER_CHARS: Final = 24
-"""Where it stands, however that is indented."""
+_WRAPPER: Final = re.compile(rf'\{{\s*"{INVALID_JSON}"')
 
 _object: Final = msgspec.json.Decoder(dict[str, Raw])
 _texts: Final = msgspec.json.Decoder(dict[str, str])
@@ -190,22 +189,32 @@ def to_object(arguments: str) -> Raw:
     given back: ``{"INVALID_JSON": "..."}``, https://docs.anthropic.com/en/docs/agents-and-tools/tool-use/fine-grained-tool-streaming.
     """
     data = read_arguments(arguments).encode(errors="replace")
-    try:
-        _object.decode(data)
-    except JSON_ERRORS:
-        return Raw(msgspec.json.encode({INVALID_JSON: data.decode()}))
-    return Raw(data)
+    return Raw(data if _is_object(data) else msgspec.json.encode({INVALID_JSON: data.decode()}))
 
 
 def unwrap_arguments(arguments: str) -> str:
-    """Return what stands in *arguments* that `to_object` has wrapped, so that models see their own; else themselves."""
-    if INVALID_JSON not in arguments[:_WRAPPER_CHARS]:
+    """Return what stands in *arguments* that `to_object` has wrapped, so that models see their own; else themselves.
+
+    Those of a tool that has such a parameter stay as they are unless their text is none of an object either.
+    """
+    if _WRAPPER.match(arguments) is None:
         return arguments
     try:
         wrapped = _texts.decode(arguments)
     except JSON_ERRORS:
         return arguments
-    return wrapped[INVALID_JSON] if wrapped.keys() == {INVALID_JSON} else arguments
+    if wrapped.keys() != {INVALID_JSON}:
+        return arguments
+    text = wrapped[INVALID_JSON]
+    return arguments if _is_object(read_arguments(text).encode()) else text
+
+
+def _is_object(data: bytes) -> bool:
+    try:
+        _object.decode(data)
+    except JSON_ERRORS:
+        return False
+    return True
 
 
 def put_on_one_line(raw: bytes) -> bytes:

@@ -4,10 +4,10 @@ import functools
 import operator
 from collections.abc import Iterator, Mapping
 from types import GenericAlias
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from aiproxyd.formats.base import NULL, SAYS_NOTHING, decode_view
 from aiproxyd.formats.codec import MAX_LOSSES
@@ -18,6 +18,12 @@ _members: Final = msgspec.json.Decoder(dict[str, Raw])
 _raws: Final = msgspec.json.Decoder(list[Raw])
 
 
+class Direct(Struct, forbid_unknown_fields=True):
+    """The ``caller`` of a tool that the model itself calls, and not a program that it has written."""
+
+    type: Literal["direct"]
+
+
 class Known:
     """The members of one kind of object that something is done with, or that nobody misses. Made once."""
 
@@ -26,7 +32,7 @@ class Known:
         names: str = "",
         *,
         kinds: str = "",
-        usual: Mapping[str, Raw] | None = None,
+        usual: Mapping[str, Any] | None = None,
         is_open: bool = False,
         **nested: "Known",
     ) -> None:
@@ -35,14 +41,15 @@ class Known:
         Args:
             names: Those that are not looked into, separated by blanks.
             kinds: What the ``type`` may be, separated by blanks; objects of any other are somebody else's business.
-            usual: Values with which other members are no loss.
+            usual: Types of the values with which other members are no loss.
             is_open: Any other member is somebody else's business.
-            nested: Those that hold an object or a list of objects, and what is known of these.
+            nested: Those that hold an object or a list of objects, and what is known of these. Lists in lists are not
+                looked into: each would be read again, and no format has them.
         """
         self._names = frozenset(names.split())
         self._nested = nested
         self._kinds = frozenset(b'"%s"' % kind.encode() for kind in kinds.split())
-        self._usual = usual or {}
+        self._usual = {name: msgspec.json.Decoder(kind | None) for name, kind in (usual or {}).items()}
         self._is_open = is_open
         self._type = self._make_type()
 
@@ -52,25 +59,29 @@ class Known:
 
     def find(self, place: str, raw: Raw) -> Iterator[tuple[str, Raw]]:
         """Yield what *raw*, which stands at *place*, holds beyond this and says something: place and value."""
-        first = memoryview(raw)[0]
-        if first == _BRACE:
-            members = decode_view(_members, raw) or {}
-            kind = members.get("type", NULL)
-            if not self._kinds or kind == NULL or bytes(kind) in self._kinds:
-                yield from self._find_in(place, members)
-        elif first == _BRACKET:
+        if memoryview(raw)[0] == _BRACKET:
             for each in decode_view(_raws, raw) or ():
-                yield from self.find(place, each)
+                yield from self._find_in(place, each)
+        else:
+            yield from self._find_in(place, raw)
 
-    def _find_in(self, place: str, members: Mapping[str, Raw]) -> Iterator[tuple[str, Raw]]:
+    def _find_in(self, place: str, raw: Raw) -> Iterator[tuple[str, Raw]]:
+        members = (decode_view(_members, raw) or {}) if memoryview(raw)[0] == _BRACE else {}
+        kind = members.get("type", NULL)
+        if self._kinds and kind != NULL and bytes(kind) not in self._kinds:
+            return
         for name, value in members.items():
             if name in self._nested:
                 yield from self._nested[name].find(f"{place}.{name}", value)
-            elif not (self._is_open or name in self._names or value in SAYS_NOTHING or value == self._usual.get(name)):
+            elif not (self._is_open or name in self._names or value in SAYS_NOTHING or self._is_usual(name, value)):
                 yield f"{place}.{name}", value
+
+    def _is_usual(self, name: str, value: Raw) -> bool:
+        return name in self._usual and decode_view(self._usual[name], value) is not None
 
     def _make_type(self) -> Any:
         types: list[tuple[str, Any]] = [(name, Raw) for name in self._names]
+        types += [(name, decoder.type) for name, decoder in self._usual.items()]
         types += [(name, known._type) for name, known in self._nested.items()]
         shape = msgspec.defstruct(
             "Shape",

@@ -71,9 +71,24 @@ def test_arguments_that_are_no_object_are_wrapped_in_one(arguments: str) -> None
     assert unwrap_arguments(msgspec.json.format(wrapped.decode())) == arguments
 
 
+@pytest.mark.parametrize("space", ["\n    ", "\n" + " " * 24, "\r\n\t\t"])
+def test_wrapped_arguments_are_known_however_their_body_is_laid_out(space: str) -> None:
+    assert unwrap_arguments(f'{{{space}"INVALID_JSON" : "[1"{space}}}') == "[1"
+
+
 @pytest.mark.parametrize(
     "arguments",
-    ["{}", '{"a":"INVALID_JSON"}', '{"INVALID_JSON":5}', '{"INVALID_JSON":"x","a":"y"}', '{"INVALID_JSON":"x"', "5"],
+    [
+        "{}",
+        '{"a":"INVALID_JSON"}',
+        '{"INVALID_JSON":5}',
+        '{"INVALID_JSON":"x","a":"y"}',
+        '{"INVALID_JSON":"x"',
+        # A tool may have such a parameter: nothing that is an object, or none, has been wrapped here.
+        '{"INVALID_JSON":"{\\"a\\":1}"}',
+        '{"INVALID_JSON":""}',
+        "5",
+    ],
 )
 def test_no_other_arguments_are_unwrapped(arguments: str) -> None:
     assert unwrap_arguments(arguments) == arguments

@@ -1,18 +1,24 @@
 """What an object holds beyond what is known is found, by its place, and no more of it than can be told."""
 
 import time
+from typing import Literal
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from aiproxyd.formats.base import NULL
 from aiproxyd.formats.codec import MAX_LOSSES
 from aiproxyd.formats.members import Known, KnownFields
 
-TEXT = Known("type text", usual={"tone": Raw(b'"plain"')}, source=Known("url"))
+
+class Plain(Struct, forbid_unknown_fields=True):
+    kind: Literal["plain"]
+
+
+TEXT = Known("type text", usual={"tone": Plain}, source=Known("url"))
 FIELDS = KnownFields(
     turns=("messages",),
     messages=Known("role", content=TEXT),
@@ -41,7 +47,7 @@ def find(**fields: object) -> dict[str, bytes]:
         {"messages": {"role": "user", "content": {"type": "text", "text": 5, "source": {"url": "u"}}}},
         {"messages": [{"content": [{"text": "a"}, "b", 5, 1.5, True, None, {"source": [{"url": {}}]}]}]},
         {"messages": [{"mood": None, "content": [{"mood": False}, {"mood": ""}, {"mood": []}, {"mood": {}}]}]},
-        {"messages": [{"content": [{"tone": "plain"}]}]},
+        {"messages": [{"content": [{"tone": {"kind": "plain"}}, {"tone": {"kind": "plain"}, "mood": None}]}]},
         {"tools": [{"type": "function", "name": "f", "format": {"async": True}}]},
         {"tools": [{"type": "other", "mood": "good"}]},
         {"config": {"mood": "good", "inner": {"a": 1}}},
@@ -56,8 +62,8 @@ def test_what_is_known_or_says_nothing_is_not_found(fields: dict[str, object]) -
     ("fields", "found"),
     [
         ({"messages": [{"role": "user"}, {"mood": "good"}]}, {"messages.mood": b"null"}),
-        ({"messages": {"content": [[{"mood": 0}]]}}, {"messages.content.mood": b"null"}),
-        ({"messages": [{"content": {"tone": "dry"}}]}, {"messages.content.tone": b"null"}),
+        ({"messages": [{"content": {"tone": "plain"}}]}, {"messages.content.tone": b"null"}),
+        ({"messages": [{"content": {"tone": {"kind": "plain", "b": 1}}}]}, {"messages.content.tone": b"null"}),
         ({"messages": [{"content": {"source": [{"b": 1}]}}]}, {"messages.content.source.b": b"null"}),
         ({"tools": [{"name": "f", "mood": "good"}]}, {"tools.mood": b'"good"'}),
         ({"tools": [{"type": None, "mood": 1}, {"type": "function", "mood": 2}]}, {"tools.mood": b"1"}),
@@ -67,6 +73,22 @@ def test_what_is_known_or_says_nothing_is_not_found(fields: dict[str, object]) -
 )
 def test_what_is_not_known_is_found_by_its_place(fields: dict[str, object], found: dict[str, bytes]) -> None:
     assert find(**fields) == found
+
+
+def test_what_is_usual_may_be_spaced_in_any_way() -> None:
+    body = {"messages": Raw(b'[{"mood": 1, "content": {"tone": {\n "kind" : "plain" }}}]')}
+
+    assert FIELDS.find_unknown(body).keys() == {"messages.mood"}
+
+
+def test_lists_of_lists_are_not_looked_into_for_each_of_them_would_be_read_again() -> None:
+    nested = Raw(b"[" * 500 + b'{"mood":"' + b"x" * 1_000_000 + b'"}' + b"]" * 500)
+    start_s = time.process_time()
+
+    found = FIELDS.find_unknown({"tools": nested})
+
+    assert time.process_time() - start_s < 0.05
+    assert found == {}
 
 
 def test_no_more_is_found_than_can_be_told() -> None:

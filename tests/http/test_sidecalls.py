@@ -162,6 +162,22 @@ async def test_an_imitation_without_a_counter_is_estimated_for(
     assert response.headers["x-aiproxyd-estimated"] == "tokens"
 
 
+@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+async def test_nobody_estimates_what_is_kept_elsewhere(
+    provider: str, upstream: Upstream, gateway: StartGateway, http: aiohttp.ClientSession
+) -> None:
+    """The tokens of a thread's last message were told as those of all of it."""
+    upstream.script(Reply(b'{"detail":"Not Found"}', status=404))
+    lines = "flavour = compatible" if provider == "openai" else ""
+    running = await gateway(upstream_section(upstream, provider, lines=lines))
+    asked = ASKED["/v1/messages/count_tokens"] | {"thread": {"type": "continue", "previous_message_id": "msg_1"}}
+
+    response, answer = await post(http, running.url + "/v1/messages/count_tokens", asked)
+
+    assert response.status == 400
+    assert answer["error"]["details"]["error_code"] == "thread_unsupported_request"
+
+
 async def test_an_error_of_the_counter_is_told_in_the_callers_words(
     upstream: Upstream, gateway: StartGateway, http: aiohttp.ClientSession
 ) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final, assert_never
+from typing import Final, Literal, assert_never
 
 import msgspec
 from msgspec import Raw
@@ -14,7 +14,7 @@ from aiproxyd.formats.anthropic.blocks import BlockWriter, inside, read_blocks, 
 from aiproxyd.formats.anthropic.wire import NAME, WrittenBlock, encode
 from aiproxyd.formats.base import NULL, check_text, decode_body, name_members
 from aiproxyd.formats.codec import Losses, refuse
-from aiproxyd.formats.members import Known, KnownFields
+from aiproxyd.formats.members import Direct, Known, KnownFields
 from aiproxyd.hub import (
     Opaque,
     OutputFormat,
@@ -38,7 +38,6 @@ _tool: Final = msgspec.json.Decoder(wire.ToolParam)
 
 _KNOWN: Final = frozenset((*wire.MessagesBody.__struct_fields__, "cache_control"))
 """Fields that are read, and one that nobody misses: mark the prompt for the cache where it ends."""
-_DIRECT: Final = Raw(b'{"type":"direct"}')
 _BLOCK: Final = "type text title context citations cache_control transformations thinking signature data id name input \
 tool_use_id is_error tool_name"
 _KINDS: Final = "text image document search_result thinking redacted_thinking tool_use tool_result tool_reference"
@@ -46,7 +45,7 @@ _SOURCE: Final = "type media_type data url file_id"
 _PARTS: Final = Known(_BLOCK, kinds=_KINDS, source=Known(_SOURCE), content=Known(_BLOCK, kinds=_KINDS))
 """What stands in tool results and in documents; the innermost are the texts of search results."""
 _BLOCKS: Final = Known(
-    _BLOCK, kinds=_KINDS, usual={"caller": _DIRECT}, source=Known(_SOURCE, content=_PARTS), content=_PARTS
+    _BLOCK, kinds=_KINDS, usual={"caller": Direct}, source=Known(_SOURCE, content=_PARTS), content=_PARTS
 )
 _FORMAT: Final = Known("type schema")
 
@@ -58,7 +57,7 @@ _KNOWN_INSIDE: Final = KnownFields(
     tools=Known(
         "type name description input_schema strict cache_control defer_loading eager_input_streaming",
         kinds="custom",
-        usual={"allowed_callers": Raw(b'["direct"]')},
+        usual={"allowed_callers": list[Literal["direct"]]},
     ),
     tool_choice=Known("type name disable_parallel_tool_use"),
     thinking=Known("type budget_tokens display"),

@@ -65,15 +65,16 @@ def to_camel_case(body: bytes) -> bytes:
 
 
 def _rename(raw: Raw, level: _Level) -> Raw:
-    if not _HINT.search(raw):
+    """Return *raw*, an object or a list of objects, with the names of *level*; lists in lists stay as they are."""
+    if bytes(memoryview(raw)[:1]) == b"[" and _HINT.search(raw):
+        return Raw(_encode([_rename_object(item, level) for item in _items.decode(raw)]))
+    return _rename_object(raw, level)
+
+
+def _rename_object(raw: Raw, level: _Level) -> Raw:
+    if bytes(memoryview(raw)[:1]) != b"{" or not _HINT.search(raw):
         return raw
-    match bytes(memoryview(raw)[:1]):
-        case b"[":
-            return Raw(_encode([_rename(item, level) for item in _items.decode(raw)]))
-        case b"{":
-            return Raw(_encode(dict(_rename_field(key, value, level) for key, value in _fields.decode(raw).items())))
-        case _:
-            return raw
+    return Raw(_encode(dict(_rename_field(key, value, level) for key, value in _fields.decode(raw).items())))
 
 
 def _rename_field(name: str, value: Raw, level: _Level) -> tuple[str, Raw]:

@@ -12,7 +12,7 @@ from msgspec import Raw, Struct
 from aiproxyd.capabilities import Capabilities
 from aiproxyd.errors import InvalidRequest
 from aiproxyd.formats.base import NULL, check_text, decode_body
-from aiproxyd.formats.members import Known, KnownFields
+from aiproxyd.formats.members import Direct, Known, KnownFields
 from aiproxyd.formats.openai_responses.tools import (
     Choice,
     Format,
@@ -87,7 +87,7 @@ _KNOWN_INSIDE: Final = KnownFields(
         "type id status created_by role phase call_id name namespace arguments input encrypted_content tools",
         kinds="message function_call function_call_output custom_tool_call custom_tool_call_output reasoning "
         "additional_tools",
-        usual={"caller": Raw(b'{"type":"direct"}')},
+        usual={"caller": Direct},
         content=_PARTS,
         output=_PARTS,
         summary=_PARTS,
@@ -156,7 +156,7 @@ def decode_request(body: bytes) -> Request:
         cache_key=view.prompt_cache_key or "",
         metadata=view.metadata or {},
         stream=bool(view.stream),
-        extensions=_find_extensions(view, fields) | _KNOWN_INSIDE.find_unknown(fields) | tools.extensions,
+        extensions=_find_extensions(view, fields) | tools.extensions,
         echo={name: fields[name] for name in _ECHOED if name in fields},
     )
 

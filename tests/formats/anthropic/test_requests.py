@@ -280,6 +280,26 @@ def test_what_nothing_stands_for_in_tools_and_output_is_named() -> None:
     assert decode(output_config=None, tools=None).extensions == {}
 
 
+@pytest.mark.parametrize("indent", [-1, 0, 2])
+def test_tools_that_only_the_model_calls_lose_nothing_however_the_body_is_laid_out(indent: int) -> None:
+    body = {
+        "model": "claude-x",
+        "max_tokens": 5,
+        "messages": [
+            {
+                "role": "assistant",
+                "content": [{"type": "tool_use", "id": "c", "name": "f", "input": {}, "caller": {"type": "direct"}}],
+            },
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "content": "ok"}]},
+        ],
+        "tools": [{"name": "f", "input_schema": {"type": "object"}, "allowed_callers": ["direct"]}],
+    }
+
+    asked = ANTHROPIC.decode_request(msgspec.json.format(msgspec.json.encode(body), indent=indent))
+
+    assert asked.extensions == {}
+
+
 def test_what_nobody_else_knows_of_blocks_and_settings_is_named() -> None:
     result = {"type": "tool_result", "tool_use_id": "c", "content": [{"type": "text", "text": "a", "tone": "dry"}]}
     call = {"type": "tool_use", "id": "c", "name": "f", "input": {"x": 1}, "caller": {"type": "direct"}}

@@ -1,3 +1,5 @@
+import time
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -89,8 +91,18 @@ def test_what_has_another_shape_is_left_to_the_decoder(body: bytes) -> None:
     assert msgspec.json.decode(to_camel_case(body)) in (
         {"contents": 'mime_type":'},
         {"contents": {"mimeType": 1}},
-        [[{"mimeType": 1}]],
+        [[{"mime_type": 1}]],
     )
+
+
+def test_lists_of_lists_are_not_looked_into_for_each_of_them_would_be_read_again() -> None:
+    body = b'{"contents":' + b"[" * 300 + b'{"inline_data":"' + b"x" * 1_000_000 + b'"}' + b"]" * 300 + b"}"
+    start_s = time.process_time()
+
+    named = to_camel_case(body)
+
+    assert time.process_time() - start_s < 0.03
+    assert named == body
 
 
 @given(value=JSON)
