@@ -18,6 +18,7 @@
     │   ├── UpstreamCut             502  ended in the middle of its answer
     │   ├── UpstreamGarbage         502  answered what its API does not allow
     │   ├── UpstreamKeyRefused      502  our credential was refused: never the caller's 401
+    │   ├── UpstreamBusy            503  as many calls as we allow ourselves are there already
     │   └── UpstreamRefusal              an error answer; status and text are the upstream's
     ├── NotReady                    503  no upstream is usable
     ├── ShuttingDown                503  the daemon stops, and this call took longer than it could wait
@@ -90,6 +91,8 @@ class ProxyError(Exception):
     kind: Kind = "internal"
     code: str | None = None
     """Machine-readable word of the OpenAI formats (``error.code``)."""
+    is_lasting: bool = False
+    """The same call will hardly fare better soon: clients that ask are told not to try again by themselves."""
 
     def __init__(
         self,
@@ -111,6 +114,7 @@ class ProxyError(Exception):
 class CallerError(ProxyError):
     """The caller sent what cannot be served."""
 
+    is_lasting = True  # Claude Code, for one, would try a wrong key ten times
     status = 400
     kind: Kind = "invalid_request"
 
@@ -210,6 +214,8 @@ class UpstreamUnavailable(UpstreamError):
 class UpstreamTimeout(UpstreamError):
     """Silent for longer than one of the time limits."""
 
+    is_call_over: bool = False
+    """Whether it was not silent at all, but the time for the whole call was over."""
     status = 504
     kind: Kind = "timeout"
     code = "upstream_timeout"
@@ -230,7 +236,16 @@ class UpstreamGarbage(UpstreamError):
 class UpstreamKeyRefused(UpstreamError):
     """The upstream refused our credential. The text is neutral: it must not show a part of a key."""
 
+    is_lasting = True
     code = "upstream_key_refused"
+
+
+class UpstreamBusy(UpstreamError):
+    """The upstream has as many calls of ours as its ``max-concurrency`` allows, and the queue is full or slow."""
+
+    status = 503
+    kind: Kind = "overloaded"
+    code = "upstream_busy"
 
 
 class UpstreamRefusal(UpstreamError):
@@ -249,12 +264,19 @@ class UpstreamRefusal(UpstreamError):
         self.headers: Mapping[str, str] = {}
         """What of the upstream's headers the caller gets to see: rate limits, and whether to try again."""
 
+    @property
+    def is_context_full(self) -> bool:
+        """Whether the conversation is longer than the model's window."""
+        return self.code == CONTEXT_LENGTH_EXCEEDED or (
+            self.status in (400, 413) and _CONTEXT_FULL.search(self.message) is not None
+        )
+
     def forget_format(self) -> None:
         """Leave out what only callers of the upstream's own format understand, and name what all of them look for."""
         self.body = None
         self.headers = {}
         self.status = _COMMON_STATUSES.get(self.status, self.status)
-        if self.status == 400 and _CONTEXT_FULL.search(self.message):
+        if self.status == 400 and self.is_context_full:
             self.code = CONTEXT_LENGTH_EXCEEDED
 
 

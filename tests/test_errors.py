@@ -33,7 +33,7 @@ def test_the_tree_is_as_it_is_drawn() -> None:
     assert [int(status or grown) for (_, _, status), (_, _, grown) in zip(drawn, tree, strict=True)] == [
         status for _, _, status in tree
     ]
-    assert len(tree) == 21
+    assert len(tree) == 22
 
 
 @pytest.mark.parametrize(

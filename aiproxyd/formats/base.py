@@ -13,6 +13,7 @@ from typing_extensions import override
 from aiproxyd.capabilities import Capabilities
 from aiproxyd.errors import InvalidRequest, ProxyError, UpstreamError, UpstreamGarbage
 from aiproxyd.formats.codec import Losses, StreamDecoder, StreamEncoder, Traits
+from aiproxyd.formats.conversations import Conversations
 from aiproxyd.hub import EmbeddingRequest, Embeddings, ModelCard, Request, Response, Usage
 from aiproxyd.splice import JSON_ERRORS, Edit, Span, find_members
 from aiproxyd.sse import SSEvent, decode_event, drop_event, edge_events
@@ -128,6 +129,8 @@ class Format(ABC):
     any other."""
     members: ClassVar[Mapping[str, tuple[str, ...]]]
     """The members of a body that say the ``turns``, and where those can change, ``reasoning`` and ``tools``."""
+    conversations: ClassVar[Conversations]
+    """How they are told apart."""
 
     @abstractmethod
     def peek(self, body: bytes) -> Peek:
@@ -154,6 +157,10 @@ class Format(ABC):
             InvalidRequest: a key stands twice, or is one that some upstream takes for another way to name a model.
         """
         return [read_name(body, span) for span in find_model_members(body)]
+
+    def find_conversation(self, body: bytes) -> bytes:
+        """Return what all requests of one conversation have in common; empty where *body* begins none."""
+        return self.conversations.find(body)
 
     @abstractmethod
     def encode_error(self, error: ProxyError, request_id: str) -> bytes:

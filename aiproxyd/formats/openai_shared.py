@@ -14,7 +14,15 @@ import msgspec
 from msgspec import Raw, Struct
 from typing_extensions import override
 
-from aiproxyd.errors import InvalidRequest, Kind, ProxyError, UpstreamError, UpstreamKeyRefused, UpstreamRefusal
+from aiproxyd.errors import (
+    InvalidRequest,
+    Kind,
+    ProxyError,
+    UpstreamError,
+    UpstreamKeyRefused,
+    UpstreamRefusal,
+    kind_of_status,
+)
 from aiproxyd.formats.base import Format, decode_error_body, decode_list, decode_view, encode_deep, unwrap_array
 from aiproxyd.hub import CacheMark, Media, ModelCard
 
@@ -163,7 +171,8 @@ def decode_band_error(error: Any) -> UpstreamError:
     status, message = error.get("status_code") or error.get("code"), error.get("message")
     if not (isinstance(status, int) and 400 <= status < 600):
         status = _find_status(error.get("code")) or _find_status(error.get("type")) or 502
-    body = encode_deep({"error": {"message": "", "type": None, "param": None, "code": None} | error})
+    word = _TYPE_BY_KIND[kind_of_status(status)]  # events of the Responses API have none, error answers always
+    body = encode_deep({"error": {"message": "", "type": word, "param": None, "code": None} | error})
     return UpstreamRefusal(_say(message) or _UNSAID, status=status, body=body)
 
 

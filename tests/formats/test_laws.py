@@ -28,6 +28,7 @@ from aiproxyd.errors import (
     UnknownModel,
     UnknownPath,
     UpgradeRequired,
+    UpstreamBusy,
     UpstreamCut,
     UpstreamError,
     UpstreamGarbage,
@@ -245,6 +246,7 @@ OWN_ERRORS: dict[ProxyError, tuple[int, str, str | None, str, str]] = {
     UpstreamUnavailable("m"): (502, "server_error", "upstream_unavailable", "api_error", "INTERNAL"),
     UpstreamTimeout("m"): (504, "server_error", "upstream_timeout", "timeout_error", "DEADLINE_EXCEEDED"),
     UpstreamCut("m"): (502, "server_error", "upstream_cut", "api_error", "INTERNAL"),
+    UpstreamBusy("m"): (503, "server_error", "upstream_busy", "overloaded_error", "UNAVAILABLE"),
     UpstreamGarbage("m"): (502, "server_error", "upstream_garbage", "api_error", "INTERNAL"),
     UpstreamKeyRefused("m"): (502, "server_error", "upstream_key_refused", "api_error", "INTERNAL"),
     UpstreamRefusal("m", status=402): (

@@ -73,7 +73,7 @@ def test_an_error_in_band_is_shown_whole_as_the_body_of_an_answer() -> None:
     decoded = decode_band_error({"message": "no", "code": "x", "extra": 1.5})
 
     assert isinstance(decoded, UpstreamRefusal)
-    assert decoded.body == b'{"error":{"message":"no","type":null,"param":null,"code":"x","extra":1.5}}'
+    assert decoded.body == b'{"error":{"message":"no","type":"server_error","param":null,"code":"x","extra":1.5}}'
 
 
 @pytest.mark.parametrize(

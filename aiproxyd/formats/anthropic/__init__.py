@@ -14,6 +14,7 @@ from aiproxyd.formats.anthropic.stream_decoder import EventDecoder
 from aiproxyd.formats.anthropic.stream_encoder import EventEncoder
 from aiproxyd.formats.base import Format, Peek, StreamTap, Tapped, decode_body, decode_input_tokens, keep_members
 from aiproxyd.formats.codec import Losses, StreamDecoder, StreamEncoder, Traits
+from aiproxyd.formats.conversations import Conversations
 from aiproxyd.hub import ModelCard, Request, Response
 
 _peek: Final = msgspec.json.Decoder(Peek)
@@ -23,12 +24,19 @@ _COUNTED: Final = frozenset(
 )
 """The fields that count_tokens takes: https://docs.anthropic.com/en/api/messages-count-tokens."""
 
+_SESSION: Final = re.compile(rb'session_id\\"\s*:\s*\\"[^"\\]+|_session_[\w-]+')
+"""How Claude Code names its session in ``metadata.user_id``: in JSON in that string, formerly behind the user's name.
+https://github.com/coder/aibridge/pull/241. A user alone is the same in all of its conversations."""
+
 
 class Anthropic(Format):
     """The ``anthropic`` format."""
 
     name = wire.NAME
     counts_tokens = True
+    conversations = Conversations(
+        "messages", orders=("system",), passing=requests.BILLING_HEADER.encode(), sessions={"metadata": _SESSION}
+    )
     marks = (b"gw1",)
     # What is edited in the context are thoughts, and the API refuses that where there are to be none.
     members: ClassVar[Mapping[str, tuple[str, ...]]] = {

@@ -13,6 +13,10 @@ from aiproxyd.errors import (
 from aiproxyd.formats.anthropic.wire import encode
 from aiproxyd.formats.base import decode_error_body, unwrap_array
 
+_EMPTY_ACCOUNT: Final = "Your credit balance is too low"
+"""How a refusal begins that is about the account, whatever its type says:
+https://github.com/anthropics/claude-code/issues/66314."""
+
 _TYPE_BY_KIND: Final[dict[Kind, str]] = {
     "invalid_request": "invalid_request_error",
     "authentication": "authentication_error",
@@ -66,11 +70,14 @@ def decode_error(status: int, body: bytes) -> UpstreamError:
     if error.get("type") == "authentication_error":
         return UpstreamKeyRefused("the upstream refused the gateway's credential")
     is_ours = "type" in error and "message" in error
-    return UpstreamRefusal(
+    refusal = UpstreamRefusal(
         message or f"the upstream answered with status {status}",
         status=status,
         body=unwrap_array(body) if is_ours else None,
     )
+    if refusal.message.startswith(_EMPTY_ACCOUNT):
+        refusal.kind = "billing"  # although its status is 400
+    return refusal
 
 
 def decode_band_error(error: Any, body: bytes) -> UpstreamError:

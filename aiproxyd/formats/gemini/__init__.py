@@ -15,6 +15,7 @@ from aiproxyd.capabilities import Capabilities
 from aiproxyd.errors import ProxyError, UpstreamError
 from aiproxyd.formats.base import Format, Peek, StreamTap, Tapped, find_model_members, quote_model, read_name
 from aiproxyd.formats.codec import Losses, StreamDecoder, StreamEncoder, Traits
+from aiproxyd.formats.conversations import Conversations
 from aiproxyd.formats.gemini import answers, counting, embeddings, errors, models, requests, taps
 from aiproxyd.formats.gemini.settings import MAX_CANDIDATES
 from aiproxyd.formats.gemini.stream_decoder import GeminiStreamDecoder, decode_response
@@ -32,6 +33,7 @@ class Gemini(Format):
 
     name = NAME
     counts_tokens = True
+    conversations = Conversations("contents", orders=("systemInstruction", "system_instruction"))
     marks = (b"gw1", b"Z3cxL")
     members: ClassVar[Mapping[str, tuple[str, ...]]] = {"turns": ("contents",)}
     # Gemini CLI reads an error event as an empty chunk and ends with exit code 0; only a cut connection stops it.

@@ -10,6 +10,7 @@ from aiproxyd.capabilities import Capabilities
 from aiproxyd.errors import ProxyError, UpstreamError
 from aiproxyd.formats.base import Peek, StreamTap, Tapped
 from aiproxyd.formats.codec import KNOBS, Losses, StreamDecoder, StreamEncoder, Traits
+from aiproxyd.formats.conversations import SESSION_NAME, Conversations
 from aiproxyd.formats.openai_chat import answers, embeddings, requests, taps
 from aiproxyd.formats.openai_chat.stream_decoder import ChatStreamDecoder
 from aiproxyd.formats.openai_chat.stream_encoder import ChatStreamEncoder, encode_failure
@@ -22,6 +23,7 @@ class OpenAIChat(OpenAIFormat):
     """The ``openai-chat`` format."""
 
     name = "openai-chat"
+    conversations = Conversations("messages", sessions={"prompt_cache_key": SESSION_NAME})
     marks = (b"gw1",)
     members: ClassVar[Mapping[str, tuple[str, ...]]] = {"turns": ("messages",)}
     traits = Traits(

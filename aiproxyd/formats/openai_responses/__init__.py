@@ -11,6 +11,7 @@ from aiproxyd.capabilities import Capabilities
 from aiproxyd.errors import ProxyError, UpstreamError
 from aiproxyd.formats.base import Peek, StreamTap, Tapped, decode_body, decode_input_tokens, keep_members
 from aiproxyd.formats.codec import Losses, StreamDecoder, StreamEncoder, Traits
+from aiproxyd.formats.conversations import SESSION_NAME, Conversations
 from aiproxyd.formats.openai_responses import answers, errors, requests, taps
 from aiproxyd.formats.openai_responses.stream_decoder import ResponsesDecoder
 from aiproxyd.formats.openai_responses.stream_encoder import ResponsesEncoder
@@ -25,12 +26,18 @@ _COUNTED: Final = frozenset(
 )
 """The fields that it takes: https://platform.openai.com/docs/api-reference/responses/input-tokens."""
 
+_CONVERSATION: Final = re.compile(SESSION_NAME.pattern + rb'|"id"\s*:\s*"[^"]+', re.DOTALL)
+"""A ``conversation``: its name, or an object that has it."""
+
 
 class OpenAIResponses(OpenAIFormat):
     """The ``openai-responses`` format."""
 
     name = NAME
     counts_tokens = True
+    conversations = Conversations(
+        "input", orders=("instructions",), sessions={"prompt_cache_key": SESSION_NAME, "conversation": _CONVERSATION}
+    )
     marks = (b"gw1",)
     members: ClassVar[Mapping[str, tuple[str, ...]]] = {"turns": ("input", "instructions")}
     traits = Traits(

@@ -253,7 +253,8 @@ def test_a_stream_that_begins_with_an_error_is_one() -> None:
 
     assert isinstance(error, UpstreamRefusal)
     assert (error.status, error.message) == (429, "busy")
-    assert error.body == b'{"error":{"message":"busy","type":null,"param":null,"code":"rate_limit_exceeded"}}'
+    said = b'"message":"busy","type":"rate_limit_error","param":null,"code":"rate_limit_exceeded"'
+    assert error.body == b'{"error":{%b}}' % said
 
 
 @pytest.mark.parametrize(
