@@ -20,6 +20,8 @@ EFFORTS: Final[tuple[Effort, ...]] = ("minimal", "low", "medium", "high", "xhigh
 class Capabilities(Struct, frozen=True, kw_only=True):
     """What one model accepts, and what it is not to be sent. The defaults are those of an unknown model."""
 
+    context_tokens: int | None = None
+    """How long a conversation may be, the answer included; None: not known."""
     max_output_tokens: int | None = None
     """The most it writes in one answer; None: not known."""
     default_output_tokens: int = 8192

@@ -12,7 +12,7 @@ import socket
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Final, Literal, NamedTuple, NoReturn, TypeVar, get_args, get_origin
+from typing import IO, Any, Final, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar, get_args, get_origin
 
 import configargparse
 import msgspec
@@ -43,6 +43,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ANY_ADDRESS: Final = frozenset(("", "0.0.0.0", "::"))  # noqa: S104  # compared with, not bound to
 
 T = TypeVar("T", bound=Struct)
+N = TypeVar("N", bound=float | None)
 
 
 class Secret:
@@ -89,7 +90,19 @@ class UpstreamSettings(Struct, frozen=True, kw_only=True):
     """Which of OpenAI's two APIs an upstream of the provider ``openai`` is asked in."""
     flavour: Literal["auto", "first-party", "compatible"] = "auto"
     """Whether such an upstream is OpenAI itself, or a server that speaks like it; ``auto``: by the host's name."""
+    max_concurrency: int | None = None
+    """How many calls it gets at once; None: as many as there are."""
+    max_queue: int = 100
+    """How many calls may wait for it."""
+    queue_timeout_s: float = 30.0
+    """How long one may wait."""
+    probe_interval_s: float | None = None
+    """How often it is asked for its models while it is left in peace, to find out sooner that it is back."""
     limits: TimeLimits
+
+
+Strategy: TypeAlias = Literal["ordered", "weighted", "least-latency"]
+"""How one of several targets is chosen."""
 
 
 class Target(NamedTuple):
@@ -105,7 +118,9 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
 
     name: str
     targets: tuple[Target, ...]
-    strategy: Literal["ordered"] = "ordered"
+    strategy: Strategy = "ordered"
+    weights: tuple[float, ...] = ()
+    """One for each target of the strategy ``weighted``; empty: all alike."""
     capabilities: dict[str, Any] = {}
     """Fields of `aiproxyd.capabilities.Capabilities` that are known better than our data has them, by name."""
 
@@ -117,6 +132,19 @@ class KeySettings(Struct, frozen=True, kw_only=True):
     digest: bytes
     models: tuple[str, ...] = ()
     """Patterns of the names that the caller may use; empty: all."""
+
+
+class RetrySettings(Struct, frozen=True, kw_only=True):
+    """What is done when an attempt fails."""
+
+    retries: int = 2
+    """How many attempts there are beyond one at each target with each key."""
+    max_wait_s: float = 10.0
+    """Longest pause before one of them."""
+    max_cooldown_s: float = 900.0
+    """Longest time for which an upstream, key or model that fails is left in peace; 0: never."""
+    affinity_ttl_s: float = 300.0
+    """How long a conversation goes to where it was answered last; 0: not at all."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -131,8 +159,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_format: Literal["text", "json"]
     cors_origins: tuple[str, ...]
     allow_anonymous: bool
+    metrics_access: Literal["key", "open"] = "key"
+    """Who may read the metrics: whoever may call, or anyone."""
     strict_conversion: bool
     """Refuse what a conversion would otherwise drop."""
+    retry: RetrySettings = RetrySettings()
     upstreams: tuple[UpstreamSettings, ...]
     models: tuple[ModelSettings, ...]
     keys: tuple[KeySettings, ...]
@@ -165,6 +196,20 @@ def _to_seconds(text: str) -> float:
     if not 0 < seconds < float("inf"):
         raise ValueError(text)
     return seconds
+
+
+def _to_seconds_or_none(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(text)
+    return seconds
+
+
+def _to_count(text: str) -> int:
+    count = int(text)
+    if count < 0:
+        raise ValueError(text)
+    return count
 
 
 def _to_port(text: str) -> int:
@@ -200,6 +245,8 @@ def _one_of(*words: str) -> Callable[[str], str]:
 
 _EXPECTED: Final[dict[Callable[[str], Any], str]] = {
     _to_seconds: "seconds, more than 0",
+    _to_seconds_or_none: "seconds, 0 or more",
+    _to_count: "a number, 0 or more",
     _to_port: "a port number, 0 to 65535",
     _to_bytes: "a number of bytes, at least 1",
     _to_flag: "yes or no",
@@ -207,6 +254,8 @@ _EXPECTED: Final[dict[Callable[[str], Any], str]] = {
 
 _to_log_level: Final = _one_of("debug", "info", "warning", "error")
 _to_log_format: Final = _one_of("text", "json")
+_to_metrics_access: Final = _one_of("key", "open")
+_EXPECTED[_to_metrics_access] = "key or open"
 _EXPECTED[_to_log_level] = "debug, info, warning or error"
 _EXPECTED[_to_log_format] = "text or json"
 
@@ -251,12 +300,35 @@ OPTIONS: Final = (
     Option(*_own("first-event-timeout"), _to_seconds, 600, "seconds until an upstream's answer begins", "S"),
     Option(*_own("idle-timeout"), _to_seconds, 300, "longest silence within an answer, in seconds", "S"),
     Option(*_own("request-timeout"), _to_seconds, 3600, "seconds for a whole call", "S"),
+    Option(*_own("retries"), _to_count, 2, "attempts beyond one at each target with each key", "N"),
+    Option(*_own("max-retry-wait"), _to_seconds_or_none, 10, "longest pause before one of them, in seconds", "S"),
+    Option(
+        *_own("max-cooldown"),
+        _to_seconds_or_none,
+        900,
+        "longest time for which an upstream, key or model that fails is left in peace, in seconds; 0 is never",
+        "S",
+    ),
+    Option(
+        *_own("affinity-ttl"),
+        _to_seconds_or_none,
+        300,
+        "seconds for which a conversation stays with the target and key that answered it; 0 is off",
+        "S",
+    ),
     Option(*_own("shutdown-timeout"), _to_seconds, 30, "seconds that running answers get at SIGTERM", "S"),
     Option(*_own("max-body-bytes"), _to_bytes, 32 * 1024 * 1024, "longest request body", "BYTES"),
     Option(*_own("log-level"), _to_log_level, "info", "debug, info, warning or error", "LEVEL"),
     Option(*_own("log-format"), _to_log_format, "text", "text or json", "FORMAT"),
     Option(*_own("cors-origins"), str, "", "origins whose web pages may call, separated by commas; * is any", "LIST"),
     Option(*_own("allow-anonymous"), _to_flag, False, "serve callers without a key, even beyond loopback"),
+    Option(
+        *_own("metrics-access"),
+        _to_metrics_access,
+        "key",
+        "who may read /metrics: key, as for calls, or open",
+        "ACCESS",
+    ),
     Option(*_own("strict-conversion"), _to_flag, False, "refuse a request of which the upstream's API cannot say all"),
 )
 
@@ -276,13 +348,18 @@ class _UpstreamSection(Struct, rename="kebab"):
     first_event_timeout: float | None = None
     idle_timeout: float | None = None
     request_timeout: float | None = None
+    max_concurrency: int | None = None
+    max_queue: int = 100
+    queue_timeout: float = 30.0
+    probe_interval: float | None = None
 
 
 class _ModelSection(Struct, rename="kebab"):
     """The lines of ``[model NAME]``."""
 
     targets: str
-    strategy: Literal["ordered"] = "ordered"
+    strategy: Strategy = "ordered"
+    weights: str = ""
 
 
 class _KeySection(Struct, rename="kebab"):
@@ -443,7 +520,14 @@ class _Loader:
             log_format=options.log_format,
             cors_origins=_split(options.cors_origins),
             allow_anonymous=options.allow_anonymous,
+            metrics_access=options.metrics_access,
             strict_conversion=options.strict_conversion,
+            retry=RetrySettings(
+                retries=options.retries,
+                max_wait_s=options.max_retry_wait,
+                max_cooldown_s=options.max_cooldown,
+                affinity_ttl_s=options.affinity_ttl,
+            ),
             upstreams=upstreams,
             models=self._load_models(sections, {upstream.name for upstream in upstreams}),
             keys=self._load_keys(sections),
@@ -579,7 +663,7 @@ class _Loader:
                     base_url=self._to_base_url(
                         base_url or DEFAULT_BASE_URLS[provider], provider, f"--{provider}-base-url"
                     ),
-                    api_keys=tuple(map(Secret, _split(key or ""))),
+                    api_keys=_to_keys(key or ""),
                     limits=limits,
                 )
                 self._require_key(upstreams[provider], f"--{provider}-base-url:")
@@ -612,17 +696,22 @@ class _Loader:
         told_key = key if f"{lines.provider}_api_key" not in self._set_by_environment else None
         told_url = base_url if f"{lines.provider}_base_url" not in self._set_by_environment else None
         read_keys = self._read_api_keys(section, lines)
+        self._check_queue(section, lines)
         return UpstreamSettings(
             name=section.name,
             provider=lines.provider,
             base_url=self._to_base_url(
                 told_url or lines.base_url or base_url or DEFAULT_BASE_URLS[lines.provider], lines.provider, place
             ),
-            api_keys=(() if told_key else read_keys) or tuple(map(Secret, _split(key or ""))),
+            api_keys=(() if told_key else read_keys) or _to_keys(key or ""),
             models=_split(lines.models),
             stream_usage=lines.stream_usage,
             api=lines.api,
             flavour=lines.flavour,
+            max_concurrency=self._check_least(section, "max-concurrency", lines.max_concurrency, 1),
+            max_queue=self._check_least(section, "max-queue", lines.max_queue, 0),
+            queue_timeout_s=self._check_least(section, "queue-timeout", lines.queue_timeout, 0.001),
+            probe_interval_s=self._check_least(section, "probe-interval", lines.probe_interval, 1),
             limits=self._load_limits(section, lines, limits),
         )
 
@@ -643,13 +732,41 @@ class _Loader:
             defaults, **{name: seconds for name, seconds in own.items() if seconds is not None}
         )
 
+    def _check_least(self, section: Section, option: str, number: N, least: float) -> N:
+        """Return *number*, the value of *option*, which must not be less than *least*."""
+        if number is not None and not least <= number < float("inf"):
+            place = section.values[option].place
+            self._problems.append(f"{place}: {option}: write a number, {least:g} or more, and not {number:g}")
+        return number
+
+    def _read_weights(self, section: Section, lines: _ModelSection, count: int) -> tuple[float, ...]:
+        """Return the weights of *count* targets."""
+        if not lines.weights:
+            return ()
+        place = section.values["weights"].place
+        try:
+            weights = tuple(map(float, _split(lines.weights)))
+        except ValueError:
+            weights = ()
+        if len(weights) != count or not all(0 < weight < float("inf") for weight in weights):
+            self._problems.append(f"{place}: weights: write a number above 0 for each of the {count} targets")
+        if lines.strategy != "weighted":
+            self._problems.append(f"{place}: weights only count with `strategy = weighted`")
+        return weights
+
+    def _check_queue(self, section: Section, lines: _UpstreamSection) -> None:
+        for option in ("max-queue", "queue-timeout"):
+            if lines.max_concurrency is None and option in section.values:
+                place = section.values[option].place
+                self._problems.append(f"{place}: {option} only counts with max-concurrency")
+
     def _read_api_keys(self, section: Section, lines: _UpstreamSection) -> tuple[Secret, ...]:
         """Return the keys from the section, the file it names, or the systemd credential ``NAME-api-key``."""
         if lines.api_key and lines.api_key_file:
             place = section.values["api-key-file"].place
             self._problems.append(f"{place}: api-key and api-key-file exclude each other")
         if lines.api_key:
-            return tuple(map(Secret, _split(lines.api_key)))
+            return _to_keys(lines.api_key)
         path = Path(lines.api_key_file) if lines.api_key_file else None
         directory = self._environment.get("CREDENTIALS_DIRECTORY")
         if path is None and directory and os.path.exists(f"{directory}/{section.name}-api-key"):
@@ -657,7 +774,7 @@ class _Loader:
         if path is None:
             return ()
         try:
-            return tuple(map(Secret, _split(path.read_text(encoding="utf-8").replace("\n", ","))))
+            return _to_keys(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as exc:  # ValueError: not UTF-8, or a null byte in the path
             place = section.values["api-key-file"].place if lines.api_key_file else section.place
             self._problems.append(f"{place}: {path} cannot be read: {getattr(exc, 'strerror', None) or exc}")
@@ -719,6 +836,7 @@ class _Loader:
                     name=section.name,
                     targets=targets,
                     strategy=lines.strategy,
+                    weights=self._read_weights(section, lines, len(targets)),
                     capabilities=capabilities,
                 )
             )
@@ -835,6 +953,11 @@ def _is_own_address(url: URL, settings: Settings) -> bool:
 
 def _provider_options(options: argparse.Namespace, provider: str) -> tuple[str | None, str | None]:
     return getattr(options, f"{provider}_api_key"), getattr(options, f"{provider}_base_url")
+
+
+def _to_keys(text: str) -> tuple[Secret, ...]:
+    """Return the keys that *text* lists, each once: it would only be refused twice."""
+    return tuple(map(Secret, dict.fromkeys(_split(text))))
 
 
 def _split(text: str) -> tuple[str, ...]:

@@ -113,6 +113,10 @@ SAMPLES = {
     "first-event-timeout": Sample("1e3", 1000.0, "7", 7.0, 600.0, "inf", read_limit("first_event_s")),
     "idle-timeout": Sample("2", 2.0, "7", 7.0, 300.0, "nan", read_limit("idle_s")),
     "request-timeout": Sample("3", 3.0, "7", 7.0, 3600.0, "-1", read_limit("request_s")),
+    "retries": Sample("0", 0, "5", 5, 2, "-1", lambda s: s.retry.retries),
+    "max-retry-wait": Sample("0", 0.0, "7.5", 7.5, 10.0, "inf", lambda s: s.retry.max_wait_s),
+    "max-cooldown": Sample("0", 0.0, "60", 60.0, 900.0, "nan", lambda s: s.retry.max_cooldown_s),
+    "affinity-ttl": Sample("0", 0.0, "60", 60.0, 300.0, "-1", lambda s: s.retry.affinity_ttl_s),
     "shutdown-timeout": Sample("4", 4.0, "7", 7.0, 30.0, "soon", lambda s: s.shutdown_timeout_s),
     "max-body-bytes": Sample("1", 1, "5000", 5000, 33554432, "0", lambda s: s.max_body_bytes),
     "log-level": Sample("debug", "debug", "WARNING", "warning", "info", "loud", lambda s: s.log_level),
@@ -121,6 +125,7 @@ SAMPLES = {
         "*", ("*",), "http://a, http://b", ("http://a", "http://b"), (), None, lambda s: s.cors_origins
     ),
     "allow-anonymous": Sample("on", True, "off", False, False, "2", lambda s: s.allow_anonymous),
+    "metrics-access": Sample("open", "open", "KEY", "key", "key", "all", lambda s: s.metrics_access),
     "strict-conversion": Sample("on", True, "off", False, False, "2", lambda s: s.strict_conversion),
 }
 """By the option's name; an option without a sample fails the tests."""
@@ -573,6 +578,24 @@ def test_an_upstream_name_too_long_for_a_file_has_no_credential(ini: WriteIni, t
         ("provider = openai\nidle-timeout = long", "3: idle-timeout: 'long' is not a number"),
         ("provider = openai\nidle-timeout = nan", "3: idle-timeout: nan is not more than 0 seconds"),
         ("provider = openai\nfirst-event-timeout = -2", "3: first-event-timeout: -2 is not more than 0 seconds"),
+        ("provider = openai\nmax-concurrency = 0", "3: max-concurrency: write a number, 1 or more, and not 0"),
+        ("provider = openai\nmax-concurrency = some", "3: max-concurrency: 'some' is not a number"),
+        (
+            "provider = openai\nmax-concurrency = 1\nmax-queue = -1",
+            "4: max-queue: write a number, 0 or more, and not -1",
+        ),
+        (
+            "provider = openai\nmax-concurrency = 1\nqueue-timeout = 0",
+            "4: queue-timeout: write a number, 0.001 or more, and not 0",
+        ),
+        (
+            "provider = openai\nmax-concurrency = 1\nqueue-timeout = inf",
+            "4: queue-timeout: write a number, 0.001 or more, and not inf",
+        ),
+        ("provider = openai\nmax-queue = 5", "3: max-queue only counts with max-concurrency"),
+        ("provider = openai\nqueue-timeout = 5", "3: queue-timeout only counts with max-concurrency"),
+        ("provider = openai\nprobe-interval = 0.5", "3: probe-interval: write a number, 1 or more, and not 0.5"),
+        ("provider = openai\nprobe-interval = nan", "3: probe-interval: write a number, 1 or more, and not nan"),
         ("provider = openai\nbase-url = //x", "3: '//x' is no base URL like https://api.openai.com/v1"),
         ("provider = openai\nbase-url = demo://", "3: 'demo://' is no base URL like https://api.openai.com/v1"),
         ("provider = demo\nbase-url = http://a", "3: 'http://a' is no base URL like demo://"),
@@ -661,7 +684,7 @@ def test_a_model_section_names_targets_in_their_order(ini: WriteIni) -> None:
         ("strategy = ordered", "4: [model m] needs a line `targets = ...`"),
         (
             "target = other/m\ntargets = other/m",
-            "5: unknown option target; known are targets, strategy, and what is known of a model, "
+            "5: unknown option target; known are targets, strategy, weights, and what is known of a model, "
             "such as max-output-tokens",
         ),
     ],
@@ -675,7 +698,51 @@ def test_a_bad_line_of_a_model_is_shown_with_its_place(lines: str, problem: str,
 def test_an_unknown_strategy_is_refused(ini: WriteIni) -> None:
     problems = problems_of(ini(f"{OTHER}[model m]\ntargets = other/m\nstrategy = best\n"))
 
-    assert problems == ["config.ini:6: strategy: 'best' is not ordered"]
+    assert problems == ["config.ini:6: strategy: 'best' is not ordered or weighted or least-latency"]
+
+
+def test_an_upstream_says_how_much_it_takes(ini: WriteIni) -> None:
+    lines = "max-concurrency = 4\nmax-queue = 0\nqueue-timeout = 2.5\nprobe-interval = 15\n"
+
+    plain, limited = load(ini(f"{OTHER}[upstream u]\nprovider = openai\n{lines}")).upstreams
+
+    assert (plain.max_concurrency, plain.max_queue, plain.queue_timeout_s, plain.probe_interval_s) == (
+        None,
+        100,
+        30.0,
+        None,
+    )
+    assert (limited.max_concurrency, limited.max_queue, limited.queue_timeout_s, limited.probe_interval_s) == (
+        4,
+        0,
+        2.5,
+        15.0,
+    )
+
+
+def test_a_model_section_says_how_to_choose(ini: WriteIni) -> None:
+    lines = "targets = other/a, other/b\nstrategy = weighted\nweights = 3, 0.5\n"
+    fast = "targets = other/a, other/b\nstrategy = least-latency\n"
+
+    weighted, fastest = load(ini(f"{OTHER}[model m]\n{lines}[model n]\n{fast}")).models
+
+    assert (weighted.strategy, weighted.weights) == ("weighted", (3.0, 0.5))
+    assert (fastest.strategy, fastest.weights) == ("least-latency", ())
+
+
+@pytest.mark.parametrize("weights", ["1", "1, 2, 3", "1, 0", "1, -2", "1, inf", "1, nan", "1, much", ","])
+def test_a_weight_is_written_for_each_target(weights: str, ini: WriteIni) -> None:
+    lines = f"targets = other/a, other/b\nstrategy = weighted\nweights = {weights}\n"
+
+    problems = problems_of(ini(f"{OTHER}[model m]\n{lines}"))
+
+    assert problems == ["config.ini:7: weights: write a number above 0 for each of the 2 targets"]
+
+
+def test_weights_without_their_strategy_are_refused(ini: WriteIni) -> None:
+    problems = problems_of(ini(f"{OTHER}[model m]\ntargets = other/a, other/b\nweights = 1, 2\n"))
+
+    assert problems == ["config.ini:6: weights only count with `strategy = weighted`"]
 
 
 def test_a_target_whose_upstream_has_problems_of_its_own_is_no_problem(ini: WriteIni) -> None:
@@ -775,7 +842,7 @@ def test_all_problems_are_shown_together(ini: WriteIni) -> None:
     )
 
     known = "known are [aiproxyd], [upstream NAME], [model NAME], [key NAME]"
-    assert [problem.partition("; known are allow-anonymous")[0] for problem in problems] == [
+    assert [problem.partition("; known are affinity-ttl")[0] for problem in problems] == [
         "AIPROXYD_DEMO: 'maybe' is not yes or no",
         "AIPROXYD_LOG_LEVEL: 'loud' is not debug, info, warning or error",
         "argument --idle-timeout: '0' is not seconds, more than 0",
@@ -1042,3 +1109,12 @@ def test_any_arguments_and_environment_give_settings_or_problems(words: list[str
     outcome = outcome_of(words, environment)
 
     assert outcome.upstreams if isinstance(outcome, Settings) else all(outcome)
+
+
+def test_a_key_that_is_listed_twice_counts_once(tmp_path: Path) -> None:
+    path = tmp_path / "config.ini"
+    path.write_text("[upstream u]\nprovider = openai\napi-key = a, b,, a\n")
+
+    (upstream,) = load_settings(["--config", str(path)], {}).upstreams
+
+    assert [key.reveal() for key in upstream.api_keys] == ["a", "b"]

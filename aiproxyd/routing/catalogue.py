@@ -1,13 +1,13 @@
 """The names that callers may use and the targets each of them leads to."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 from yarl import URL
 
 from aiproxyd.capabilities import Capabilities
-from aiproxyd.config import DEFAULT_BASE_URLS, ModelSettings, Target
+from aiproxyd.config import DEFAULT_BASE_URLS, ModelSettings, Strategy, Target
 from aiproxyd.errors import UnknownModel
 from aiproxyd.globs import compile_globs, is_glob, specificity
 from aiproxyd.hub import ModelCard
@@ -20,6 +20,15 @@ MAX_REMEMBERED: Final = 4096
 MAX_REMEMBERED_CHARS: Final = 256
 """Longest name that is remembered."""
 MAX_NAMES_IN_ERROR: Final = 20
+
+
+class Route(NamedTuple):
+    """Where a name leads, and how to choose among several targets."""
+
+    targets: tuple[Target, ...]
+    strategy: Strategy = "ordered"
+    weights: tuple[float, ...] = ()
+    """One for each target; empty: all alike."""
 
 
 class Catalogue:
@@ -39,11 +48,11 @@ class Catalogue:
             if provider.settings.models
         }
         self._listing = [name for name in providers if name not in self._patterns]
-        self._remembered: dict[str, tuple[Target, ...]] = {}
+        self._remembered: dict[str, Route] = {}
         self._version = 0
 
-    async def resolve(self, name: str, principal: Principal) -> tuple[Target, ...]:
-        """Return the targets of *name*, in the order in which to try them.
+    async def resolve(self, name: str, principal: Principal) -> Route:
+        """Return where *name* leads: to one target at least.
 
         Raises:
             UnknownModel: nobody serves it; the text names what *principal* may use instead.
@@ -51,16 +60,16 @@ class Catalogue:
         if self._version != self._lists.version:
             self._version = self._lists.version
             self._remembered.clear()
-        targets = self._remembered.get(name)
-        if targets is None:
-            targets = await self._find(name)
-            if not targets:
+        route = self._remembered.get(name)
+        if route is None:
+            route = await self._find(name)
+            if route is None:
                 raise await self._unknown(name, principal)
             if len(self._remembered) >= MAX_REMEMBERED:
                 self._remembered.clear()
             if len(name) <= MAX_REMEMBERED_CHARS:
-                self._remembered[name] = targets
-        return targets
+                self._remembered[name] = route
+        return route
 
     async def cards(self, principal: Principal) -> list[ModelCard]:
         """Return the models that *principal* may use, without duplicates."""
@@ -101,43 +110,44 @@ class Catalogue:
                     yield ModelCard(name=pattern, owner=name)
             yield from self._lists.known(name)
 
-    async def _find(self, name: str) -> tuple[Target, ...]:
+    async def _find(self, name: str) -> Route | None:
         """Look *name* up, first hit wins: a ``[model]``, ``UPSTREAM/MODEL``, who lists it, its prefix, the only one."""
         found = self._find_configured(name) or self._find_listed(name)
         if found:
             return found
         if len(self._providers) == 1:
-            return tuple(Target(upstream, name) for upstream in self._providers)
+            return Route(tuple(Target(upstream, name) for upstream in self._providers))
         # A first-party upstream is known by its models' prefixes; others have to be asked what they have.
         await self._lists.ensure([upstream for upstream in self._listing if not self._has_prefix(upstream, name)])
         return self._find_listed(name) or self._find_by_prefix(name)
 
-    def _find_configured(self, name: str) -> tuple[Target, ...]:
+    def _find_configured(self, name: str) -> Route | None:
         for pattern, model in self._models:
             if pattern.match(name):
-                return tuple(
+                targets = (
                     Target(target.upstream, name if target.model == "*" else target.model) for target in model.targets
                 )
+                return Route(tuple(targets), model.strategy, model.weights)
         upstream, _, rest = name.partition("/")
-        return (Target(upstream, rest),) if rest and upstream in self._providers else ()
+        return Route((Target(upstream, rest),)) if rest and upstream in self._providers else None
 
-    def _find_listed(self, name: str) -> tuple[Target, ...]:
+    def _find_listed(self, name: str) -> Route | None:
         for upstream, pattern in self._patterns.items():
             if pattern.match(name):
-                return (Target(upstream, name),)
+                return Route((Target(upstream, name),))
         for upstream in self._listing:
             if any(card.name == name for card in self._lists.known(upstream)):
-                return (Target(upstream, name),)
-        return ()
+                return Route((Target(upstream, name),))
+        return None
 
-    def _find_by_prefix(self, name: str) -> tuple[Target, ...]:
+    def _find_by_prefix(self, name: str) -> Route | None:
         return self._first(name, lambda upstream: self._has_prefix(upstream, name)) or self._first(
             name, lambda upstream: name.startswith(self._providers[upstream].model_prefixes)
         )
 
-    def _first(self, name: str, fits: Callable[[str], bool]) -> tuple[Target, ...]:
+    def _first(self, name: str, fits: Callable[[str], bool]) -> Route | None:
         upstream = next(filter(fits, self._listing), None)
-        return (Target(upstream, name),) if upstream else ()
+        return Route((Target(upstream, name),)) if upstream else None
 
     def _has_prefix(self, upstream: str, name: str) -> bool:
         provider = self._providers[upstream]

@@ -121,7 +121,8 @@ def test_a_line_of_a_model_is_in_the_example_and_shows_its_default_where_it_is_c
 def test_the_example_is_valid_with_all_that_is_commented_out_of_its_model(tmp_path: Path) -> None:
     path = tmp_path / "config.ini"
     told = EXAMPLE[EXAMPLE.index("[model house-model]") :]
-    path.write_text("[upstream local]\nprovider = demo\n" + re.sub(r"^;(?=[a-z-]+ = )", "", told, flags=re.MULTILINE))
+    upstreams = "[upstream local]\nprovider = demo\n[upstream openai]\nprovider = demo\n"
+    path.write_text(upstreams + re.sub(r"^;(?=[a-z-]+ = )", "", told, flags=re.MULTILINE))
 
     (model,) = load_settings(["--config", str(path)], {}).models
 

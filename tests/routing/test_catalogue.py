@@ -66,8 +66,8 @@ async def test_a_model_section_wins_over_everything(catalogue: MakeCatalogue) ->
 
     found = await catalogue(ini)
 
-    assert await found.resolve("x", ANONYMOUS) == (Target("b", "y"), Target("a", "z"))
-    assert await found.resolve("a/q", ANONYMOUS) == (Target("b", "q"),)
+    assert (await found.resolve("x", ANONYMOUS)).targets == (Target("b", "y"), Target("a", "z"))
+    assert (await found.resolve("a/q", ANONYMOUS)).targets == (Target("b", "q"),)
 
 
 @pytest.mark.parametrize("is_reversed", [False, True])
@@ -77,25 +77,25 @@ async def test_the_most_specific_section_wins_wherever_it_stands(is_reversed: bo
 
     found = await catalogue(TWO + "".join(reversed(sections) if is_reversed else sections))
 
-    assert await found.resolve("claude-sonnet-5", ANONYMOUS) == (Target("a", "3"),)
-    assert await found.resolve("claude-sonnet-7-fast", ANONYMOUS) == (Target("a", "5"),)
-    assert await found.resolve("claude-sonnet-5x", ANONYMOUS) == (Target("a", "4"),)
-    assert await found.resolve("claude-sonnet-7", ANONYMOUS) == (Target("a", "2"),)
-    assert await found.resolve("claude-haiku", ANONYMOUS) == (Target("a", "1"),)
-    assert await found.resolve("gpt-5", ANONYMOUS) == (Target("a", "0"),)
+    assert (await found.resolve("claude-sonnet-5", ANONYMOUS)).targets == (Target("a", "3"),)
+    assert (await found.resolve("claude-sonnet-7-fast", ANONYMOUS)).targets == (Target("a", "5"),)
+    assert (await found.resolve("claude-sonnet-5x", ANONYMOUS)).targets == (Target("a", "4"),)
+    assert (await found.resolve("claude-sonnet-7", ANONYMOUS)).targets == (Target("a", "2"),)
+    assert (await found.resolve("claude-haiku", ANONYMOUS)).targets == (Target("a", "1"),)
+    assert (await found.resolve("gpt-5", ANONYMOUS)).targets == (Target("a", "0"),)
 
 
 async def test_a_target_with_a_star_keeps_the_name_that_was_asked_for(catalogue: MakeCatalogue) -> None:
     found = await catalogue(TWO + "[model claude-*]\ntargets = b/*, a/local\n")
 
-    assert await found.resolve("claude-4", ANONYMOUS) == (Target("b", "claude-4"), Target("a", "local"))
-    assert await found.resolve("claude-5", ANONYMOUS) == (Target("b", "claude-5"), Target("a", "local"))
+    assert (await found.resolve("claude-4", ANONYMOUS)).targets == (Target("b", "claude-4"), Target("a", "local"))
+    assert (await found.resolve("claude-5", ANONYMOUS)).targets == (Target("b", "claude-5"), Target("a", "local"))
 
 
 async def test_a_pattern_covers_the_whole_name_and_its_case(catalogue: MakeCatalogue) -> None:
     found = await catalogue(TWO + "[model gpt-?]\ntargets = a/x\n")
 
-    assert await found.resolve("gpt-5", ANONYMOUS) == (Target("a", "x"),)
+    assert (await found.resolve("gpt-5", ANONYMOUS)).targets == (Target("a", "x"),)
     for name in ("gpt-55", "xgpt-5", "GPT-5", "gpt-5\n"):
         with pytest.raises(UnknownModel):
             await found.resolve(name, ANONYMOUS)
@@ -107,8 +107,8 @@ async def test_a_pattern_covers_the_whole_name_and_its_case(catalogue: MakeCatal
 async def test_an_upstream_can_be_named_in_front_of_the_model(catalogue: MakeCatalogue) -> None:
     found = await catalogue(section("a", "models = b/x\n") + section("b"))
 
-    assert await found.resolve("b/vendor/m:8b", ANONYMOUS) == (Target("b", "vendor/m:8b"),)
-    assert await found.resolve("b/x", ANONYMOUS) == (Target("b", "x"),)
+    assert (await found.resolve("b/vendor/m:8b", ANONYMOUS)).targets == (Target("b", "vendor/m:8b"),)
+    assert (await found.resolve("b/x", ANONYMOUS)).targets == (Target("b", "x"),)
 
 
 @pytest.mark.parametrize("name", ["b/", "c/x", "/x", "b"])
@@ -125,10 +125,10 @@ async def test_what_only_looks_like_an_upstream_and_a_model_is_none(name: str, c
 async def test_an_upstream_has_what_its_patterns_match(catalogue: MakeCatalogue) -> None:
     found = await catalogue(section("a", "models = llama*, gpt-x\n") + section("b", "models = *ama-2, qwen?\n"))
 
-    assert await found.resolve("llama-2", ANONYMOUS) == (Target("a", "llama-2"),)
-    assert await found.resolve("ollama-2", ANONYMOUS) == (Target("b", "ollama-2"),)
-    assert await found.resolve("qwen3", ANONYMOUS) == (Target("b", "qwen3"),)
-    assert await found.resolve("gpt-x", ANONYMOUS) == (Target("a", "gpt-x"),)
+    assert (await found.resolve("llama-2", ANONYMOUS)).targets == (Target("a", "llama-2"),)
+    assert (await found.resolve("ollama-2", ANONYMOUS)).targets == (Target("b", "ollama-2"),)
+    assert (await found.resolve("qwen3", ANONYMOUS)).targets == (Target("b", "qwen3"),)
+    assert (await found.resolve("gpt-x", ANONYMOUS)).targets == (Target("a", "gpt-x"),)
 
 
 async def test_a_pattern_wins_over_a_prefix_and_over_a_list(upstream: Upstream, catalogue: MakeCatalogue) -> None:
@@ -137,7 +137,7 @@ async def test_a_pattern_wins_over_a_prefix_and_over_a_list(upstream: Upstream, 
 
     found = await catalogue(ini)
 
-    assert await found.resolve("gpt-5", ANONYMOUS) == (Target("b", "gpt-5"),)
+    assert (await found.resolve("gpt-5", ANONYMOUS)).targets == (Target("b", "gpt-5"),)
     assert upstream.received == []
 
 
@@ -146,8 +146,8 @@ async def test_an_upstream_without_patterns_has_what_it_lists(upstream: Upstream
 
     found = await catalogue(section("a") + upstream_section(upstream, "openai", "lister"))
 
-    assert await found.resolve("qwen3:8b", ANONYMOUS) == (Target("lister", "qwen3:8b"),)
-    assert await found.resolve("claude-clone", ANONYMOUS) == (Target("lister", "claude-clone"),)
+    assert (await found.resolve("qwen3:8b", ANONYMOUS)).targets == (Target("lister", "qwen3:8b"),)
+    assert (await found.resolve("claude-clone", ANONYMOUS)).targets == (Target("lister", "claude-clone"),)
     assert [request.target for request in upstream.received] == ["/v1/models"]
     assert upstream.received[0].headers["Authorization"] == "Bearer sk-upstream"
 
@@ -157,7 +157,7 @@ async def test_a_list_wins_over_the_prefix_of_the_vendor(upstream: Upstream, cat
 
     found = await catalogue(section("openai", "") + upstream_section(upstream, "openai", "lister"))
 
-    assert await found.resolve("gpt-oss:20b", ANONYMOUS) == (Target("lister", "gpt-oss:20b"),)
+    assert (await found.resolve("gpt-oss:20b", ANONYMOUS)).targets == (Target("lister", "gpt-oss:20b"),)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ async def test_a_vendor_has_what_its_prefixes_fit(
 
     found = await catalogue(ini)
 
-    assert await found.resolve(name, ANONYMOUS) == (Target("vendor", name),)
+    assert (await found.resolve(name, ANONYMOUS)).targets == (Target("vendor", name),)
     assert len(upstream.received) == 1
 
 
@@ -193,7 +193,7 @@ async def test_an_imitation_gets_the_prefixes_of_its_provider_where_the_vendor_i
 
     found = await catalogue(section("b") + upstream_section(upstream, "openai", "azure"))
 
-    assert await found.resolve("gpt-5", ANONYMOUS) == (Target("azure", "gpt-5"),)
+    assert (await found.resolve("gpt-5", ANONYMOUS)).targets == (Target("azure", "gpt-5"),)
     with pytest.raises(UnknownModel):
         await found.resolve("claude-5", ANONYMOUS)
 
@@ -201,7 +201,7 @@ async def test_an_imitation_gets_the_prefixes_of_its_provider_where_the_vendor_i
 async def test_the_only_upstream_has_everything(upstream: Upstream, catalogue: MakeCatalogue) -> None:
     found = await catalogue(upstream_section(upstream, "openai", "one", "models = llama*\n"))
 
-    assert await found.resolve("anything/at all", ANONYMOUS) == (Target("one", "anything/at all"),)
+    assert (await found.resolve("anything/at all", ANONYMOUS)).targets == (Target("one", "anything/at all"),)
     assert upstream.received == []
 
 
@@ -264,7 +264,7 @@ async def test_a_list_that_fails_counts_as_empty(reply: Reply, upstream: Upstrea
 
     found = await catalogue(ini)
 
-    assert await found.resolve("gpt-5", ANONYMOUS) == (Target("broken", "gpt-5"),)
+    assert (await found.resolve("gpt-5", ANONYMOUS)).targets == (Target("broken", "gpt-5"),)
     assert [card.name for card in await found.cards(ANONYMOUS)] == []
     assert len(upstream.received) == 1
 
@@ -272,8 +272,8 @@ async def test_a_list_that_fails_counts_as_empty(reply: Reply, upstream: Upstrea
 async def test_an_upstream_that_is_down_hinders_nobody(catalogue: MakeCatalogue) -> None:
     found = await catalogue(section("down", DOWN) + section("b", "models = llama, qwen\n"))
 
-    assert await found.resolve("llama", ANONYMOUS) == (Target("b", "llama"),)
-    assert await found.resolve("down/x", ANONYMOUS) == (Target("down", "x"),)
+    assert (await found.resolve("llama", ANONYMOUS)).targets == (Target("b", "llama"),)
+    assert (await found.resolve("down/x", ANONYMOUS)).targets == (Target("down", "x"),)
     assert [card.name for card in await found.cards(ANONYMOUS)] == ["llama", "qwen"]
     with pytest.raises(UnknownModel):
         await found.resolve("nope", ANONYMOUS)
@@ -296,7 +296,7 @@ async def test_a_name_is_looked_up_once(upstream: Upstream, catalogue: MakeCatal
 
     targets = [await found.resolve("m", ANONYMOUS) for _ in range(3)]
 
-    assert targets[2] == (Target("lister", "m"),)
+    assert targets[2].targets == (Target("lister", "m"),)
     assert targets[2] is targets[1]  # the first answer is asked for again, because a list has come in with it
     assert len(upstream.received) == 1
 

@@ -178,7 +178,7 @@ class _Buggy(OpenAIProvider):
     """Fails once as no provider should."""
 
     @override
-    async def list_models(self) -> list[ModelCard]:
+    async def list_models(self, key: int = 0) -> list[ModelCard]:
         self.list_models = super().list_models  # type: ignore[method-assign]
         raise LookupError("a bug")
 
