@@ -1,6 +1,8 @@
 """Which headers pass, in both directions: by allow-list, so that nothing passes for want of having been thought of."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Final
 
@@ -95,12 +97,24 @@ def select_for_caller(headers: Mapping[str, str]) -> CIMultiDict[str]:
 
 
 def read_retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Return how long the upstream asks to wait, in seconds; None where it does not say, or says a date."""
+    """Return how long the upstream asks to wait, in seconds; None where it does not say."""
     for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        text = headers.get(name, "")
         try:
-            seconds = float(headers[name]) * unit_s
-        except (KeyError, ValueError):
+            seconds = float(text) * unit_s
+        except ValueError:
             continue
         if 0 <= seconds < float("inf"):
             return seconds
-    return None
+    return _read_date_s(headers.get("retry-after", ""))
+
+
+def _read_date_s(text: str) -> float | None:
+    """Return how far in the future the HTTP date *text* is, in seconds; by our clock, for want of a better one."""
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):  # the latter for numbers that are too long for any date
+        return None
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=UTC)  # `-0000` is no time zone
+    return max((date - datetime.now(UTC)).total_seconds(), 0.0)

@@ -1,3 +1,8 @@
+from datetime import UTC, datetime, timedelta, timezone
+from email.utils import format_datetime
+
+from hypothesis import example, given
+from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from aiproxyd.headers import read_retry_after_s, select_for_caller, select_for_upstream
@@ -118,6 +123,52 @@ def test_the_time_to_wait_is_read_in_seconds() -> None:
     assert read() is None
 
 
-def test_a_time_to_wait_that_is_no_number_of_seconds_is_none() -> None:
-    for text in ("Wed, 21 Oct 2026 07:28:00 GMT", "", "-1", "inf", "nan", "1e999", "3s"):
+def test_a_date_is_so_many_seconds_from_now() -> None:
+    for date in (datetime.now(UTC), datetime.now(timezone(timedelta(hours=2)))):
+        wait_s = read_retry_after_s({"retry-after": format_datetime(date + timedelta(seconds=90))})
+
+        assert wait_s is not None
+        assert 80 < wait_s <= 90
+    assert read_retry_after_s({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
+    assert read_retry_after_s({"retry-after": "Wed, 21 Oct 2015 07:28:00 -0000"}) == 0.0
+
+
+def test_a_time_to_wait_that_is_none() -> None:
+    for text in (
+        "",
+        "-1",
+        "inf",
+        "nan",
+        "1e999",
+        "3s",
+        "Wed, 99 Oct 2026 07:28:00 GMT",
+        "Wed, 21 Oct 99999 07:28:00 GMT",
+        # These used to raise OverflowError, which was a 500 for the caller.
+        "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+        "Mon, 01 Jan 2020 00:00:00 +99999999999999999",
+        "Mon, 01 Jan 2020 00:00:00 -1346712249000",
+        "1" * 5000,
+    ):
         assert read_retry_after_s({"retry-after": text}) is None
+
+
+_NUMBERS = (st.integers(0, 60) | st.integers(10**9, 10**30)).map(str) | st.text(max_size=3)
+_ZONES = st.sampled_from(["GMT", "-0000", "+9999", "-2359"]) | st.builds(str.__add__, st.sampled_from("+-"), _NUMBERS)
+_DATES = st.builds(
+    lambda day, month, year, time, zone: f"Mon, {day} {month} {year} {':'.join(time)} {zone}",
+    _NUMBERS,
+    st.sampled_from(["Jan", "Dec", "13", ""]),
+    _NUMBERS,
+    st.lists(_NUMBERS, min_size=1, max_size=4),
+    _ZONES,
+)
+
+
+@example("Fri, 31 Dec 9999 23:59:59 -2359")
+@example("Mon, 01 Jan 0001 00:00:00 +2359")
+@given(st.text() | _DATES | st.floats().map(str) | st.integers().map(str))
+def test_whatever_is_said_of_the_time_to_wait_is_a_time_or_nothing(text: str) -> None:
+    for name in ("retry-after", "retry-after-ms"):
+        wait_s = read_retry_after_s({name: text})
+
+        assert wait_s is None or 0 <= wait_s < float("inf")

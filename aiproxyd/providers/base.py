@@ -4,11 +4,11 @@ A provider's file says only what is particular to it: formats, addresses, creden
 """
 
 import asyncio
-import itertools
 import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import ClassVar, Final, TypeAlias
 
@@ -21,6 +21,9 @@ from yarl import URL
 from aiproxyd.capabilities import Capabilities, find_capabilities
 from aiproxyd.config import Secret, TimeLimits, UpstreamSettings
 from aiproxyd.errors import (
+    BodyTimeout,
+    CallerError,
+    InvalidRequest,
     ProxyError,
     UpstreamCut,
     UpstreamError,
@@ -34,17 +37,18 @@ from aiproxyd.formats import FORMATS
 from aiproxyd.formats.base import Format
 from aiproxyd.headers import read_retry_after_s, select_for_caller
 from aiproxyd.hub import ModelCard, Request
+from aiproxyd.providers.connector import Departure
 from aiproxyd.tasks import Clock
 
 MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
 """Longest whole answer that is held; 2,048 embeddings written out in digits come to about 80 MB."""
 MAX_ERROR_BYTES: Final = 256 * 1024
 """Longest error answer that is read."""
+ERROR_PATIENCE_S: Final = 2.0
+"""How long the body of an error answer may take: its status says most of it, and others wait to be asked."""
 MODEL_LIST_TIMEOUT_S: Final = 5.0
 MAX_URLS: Final = 256
 """Addresses of calls that an upstream's provider remembers; those of Gemini have the model's name in them."""
-UNUSABLE_S: Final = 30.0
-"""How long a failure counts against an upstream that nobody calls any more, because it is not ready."""
 END_PATIENCE_S: Final = 1.0
 """How long the end of the connection may come after the end of the answer."""
 
@@ -136,22 +140,14 @@ class Provider(ABC):
         """Whether it counts tokens, where its format has words for that."""
         self._loop: asyncio.AbstractEventLoop | None = None
         """Found with the first call."""
-        self._usable_again = 0.0
         self._urls: dict[str, URL] = {}
         self._session = session
+        # By itself it repeats GET, PUT and DELETE whenever a connection ends, however long the upstream had them.
+        session._retry_connection = False  # there is no other way to say so
         self._mark = mark
         credentials = [self.credential(key) for key in settings.api_keys] or [{}]
-        self._own_headers = itertools.cycle([{**_OWN_HEADERS, "Via": mark, **credential} for credential in credentials])
+        self._own_headers = [{**_OWN_HEADERS, "Via": mark, **credential} for credential in credentials]
         self._base = str(settings.base_url)
-
-    @property
-    def is_usable(self) -> bool:
-        """Whether the last call reached it and was let in, or is too long ago to tell."""
-        return time.monotonic() >= self._usable_again
-
-    def note_failure(self) -> None:
-        """Note that it cannot be used at the moment."""
-        self._usable_again = time.monotonic() + UNUSABLE_S
 
     @abstractmethod
     def credential(self, key: Secret) -> dict[str, str]:
@@ -180,20 +176,23 @@ class Provider(ABC):
     def prepare(self, headers: CIMultiDict[str]) -> None:  # noqa: B027  # most have nothing to add
         """Add the headers that this provider's upstreams want on every call."""
 
-    async def send(self, call: Call, deadline: float) -> Answer:
+    async def send(self, call: Call, deadline: float, key: int = 0) -> Answer:
         """Send *call* and return the answer, of whatever status, once its headers are there; closed by the caller.
 
-        *deadline* is the time, on the monotonic clock, by which the whole answer must be there.
+        *deadline* is the time, on the monotonic clock, by which the whole answer must be there; *key* the number of the
+        API key to send it with.
 
         Raises:
             UpstreamUnavailable: no connection.
             UpstreamTimeout: connected, but no answer in time.
             UpstreamCut: the connection ended before the answer began.
             UpstreamGarbage: the answer is no HTTP.
+            BodyTimeout: the caller paused for too long within a streamed body.
+            InvalidRequest: a streamed body broke off.
         """
         headers = call.headers.copy()
         via = headers.popall("Via", ())
-        headers.update(next(self._own_headers))
+        headers.update(self._own_headers[key])
         if via:
             headers["Via"] = ", ".join((*via, self._mark))
         if call.body_size_bytes is not None:
@@ -205,22 +204,36 @@ class Provider(ABC):
         limits = self.settings.limits
         loop = self._loop = self._loop or asyncio.get_running_loop()
         clock = Clock(loop, min(time.monotonic() + limits.first_event_s, deadline))
-        body = call.body
+        body, upload = call.body, None
         if body is not None and not isinstance(body, bytes):
-            body = _pace(body, clock, limits, deadline)
+            upload = _Upload(body, clock, limits, deadline)
+            body = upload.chunks()
         try:
-            with _MappedErrors(self.settings.name), clock:
-                response = await self._session.request(
-                    call.method, url, data=body, headers=headers, allow_redirects=False
-                )
-        except UpstreamUnavailable:
-            self.note_failure()
-            raise
-        self._usable_again = 0.0
+            with _MappedErrors(self.settings.name, limits, deadline), clock:
+                response = await self._request(call.method, url, body, headers)
+        except UpstreamError as exc:
+            fault = upload.find_fault(exc) if upload is not None else None
+            if fault is None:
+                raise
+            raise fault from exc.with_traceback(None)
         return _HTTPAnswer(self.settings.name, response, limits, clock.when, deadline, loop)
 
-    async def list_models(self) -> list[ModelCard]:
-        """Ask the upstream for its models.
+    async def _request(
+        self, method: str, url: URL, body: bytes | AsyncIterator[bytes] | None, headers: CIMultiDict[str]
+    ) -> aiohttp.ClientResponse:
+        """Send a request; again, on a new connection, where it went out on one that the upstream was just closing."""
+        departure = Departure()
+        try:
+            return await self._session.request(method, url, data=body, headers=headers, allow_redirects=False)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            if not departure.was_too_late() or not isinstance(body, bytes | None):
+                raise
+        # After a restart of the upstream, all that are waiting may be closed.
+        Departure(is_on_new=True)
+        return await self._session.request(method, url, data=body, headers=headers, allow_redirects=False)
+
+    async def list_models(self, key: int = 0) -> list[ModelCard]:
+        """Ask the upstream for its models, with its key number *key*.
 
         Raises:
             UpstreamError: it did not answer, or not with a list of models.
@@ -228,7 +241,7 @@ class Provider(ABC):
         fmt = FORMATS[self.formats[0]]
         path, _, query = self.models_path.partition("?")
         deadline = time.monotonic() + MODEL_LIST_TIMEOUT_S
-        answer = await self.send(Call(method="GET", path=path, query=query, headers=CIMultiDict()), deadline)
+        answer = await self.send(Call(method="GET", path=path, query=query, headers=CIMultiDict()), deadline, key)
         try:
             if answer.status != 200:
                 raise await self.read_refusal(answer, fmt)
@@ -239,10 +252,12 @@ class Provider(ABC):
     async def read_refusal(self, answer: Answer, fmt: Format) -> UpstreamError:
         """Return what *answer*, whose status is no success, says; does not close it."""
         name = self.settings.name
-        try:
+        body = b""
+        with (
+            suppress(UpstreamError, TimeoutError),
+            Clock(asyncio.get_running_loop(), time.monotonic() + ERROR_PATIENCE_S),
+        ):
             body = await answer.read_whole(MAX_ERROR_BYTES)
-        except UpstreamError:
-            body = b""
         if answer.status == 401:
             error: UpstreamError = UpstreamKeyRefused("the upstream refused the gateway's credential")
         elif answer.status < 400:
@@ -250,7 +265,6 @@ class Provider(ABC):
         else:
             error = fmt.decode_error(answer.status, body)
         if isinstance(error, UpstreamKeyRefused):
-            self.note_failure()
             _log.error("upstream %s refuses the API key that is configured for it (status %d)", name, answer.status)
         if error.retry_after_s is None:
             error.retry_after_s = read_retry_after_s(answer.headers)
@@ -282,13 +296,51 @@ class Provider(ABC):
         return text
 
 
-async def _pace(body: AsyncIterator[bytes], clock: Clock, limits: TimeLimits, deadline: float) -> AsyncIterator[bytes]:
-    """Yield *body*, giving each piece of it the time of a silence, and the answer its own from the last piece on."""
-    async for chunk in body:
-        clock.set(min(time.monotonic() + limits.idle_s, deadline))
-        yield chunk
-    # An upstream may answer before it has got everything; then the clock is stopped already.
-    clock.set(min(time.monotonic() + limits.first_event_s, deadline))
+class _Upload:
+    """A body that goes on to the upstream while the caller is still sending it. One per call."""
+
+    def __init__(self, body: AsyncIterator[bytes], clock: Clock, limits: TimeLimits, deadline: float) -> None:
+        self._body = body
+        self._clock = clock
+        self._limits = limits
+        self._deadline = deadline
+        self._is_awaited = False
+        """Whether it is the caller's turn."""
+        self._is_broken = False
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body, giving each piece of it the time of a silence, and then the answer its own."""
+        body = aiter(self._body)
+        while (chunk := await self._next(body)) is not None:
+            self._set_clock(self._limits.idle_s)
+            yield chunk
+        # An upstream may answer before it has got everything; then the clock is stopped already.
+        self._set_clock(self._limits.first_event_s)
+
+    def find_fault(self, error: UpstreamError) -> CallerError | None:
+        """Return what the caller did, where that is what *error* comes of."""
+        if self._is_broken:
+            return InvalidRequest("the request body cannot be read: it broke off")
+        if not self._is_awaited or not isinstance(error, UpstreamTimeout):
+            return None
+        if time.monotonic() >= self._deadline:
+            return BodyTimeout(f"the call was not over within {self._limits.request_s:g} s (request-timeout)")
+        return BodyTimeout(f"the request body paused for more than {self._limits.idle_s:g} s (idle-timeout)")
+
+    async def _next(self, body: AsyncIterator[bytes]) -> bytes | None:
+        """Return the next piece, None behind the last."""
+        self._set_clock(self._limits.idle_s)
+        self._is_awaited = True
+        try:
+            chunk = await anext(body, None)
+        except Exception:
+            self._is_broken = True
+            raise
+        self._is_awaited = False
+        return chunk
+
+    def _set_clock(self, patience_s: float) -> None:
+        self._clock.set(min(time.monotonic() + patience_s, self._deadline))
 
 
 class _HTTPAnswer(Answer):
@@ -305,6 +357,8 @@ class _HTTPAnswer(Answer):
         self.headers = response.headers
         self._name = name
         self._response = response
+        self._limits = limits
+        self._has_begun = False
         self._idle_s = limits.idle_s
         self._next_by = first_event_by
         self._deadline = deadline
@@ -313,12 +367,13 @@ class _HTTPAnswer(Answer):
     @override
     async def read(self) -> bytes:
         content = self._response.content
-        with _MappedErrors(self._name):
+        with _MappedErrors(self._name, self._limits, self._deadline, has_begun=self._has_begun):
             chunk = content.read_nowait()
             if not chunk and not content.at_eof():
                 with Clock(self._loop, min(self._next_by, self._deadline)):
                     chunk = await content.readany()
         self._next_by = time.monotonic() + self._idle_s
+        self._has_begun = True
         return chunk
 
     @override
@@ -335,10 +390,13 @@ class _HTTPAnswer(Answer):
 class _MappedErrors:
     """Renames what aiohttp raises; the order matters, because its timeouts are client errors too."""
 
-    __slots__ = ("_name",)
+    __slots__ = ("_deadline", "_has_begun", "_limits", "_name")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, limits: TimeLimits, deadline: float, *, has_begun: bool = False) -> None:
         self._name = name
+        self._limits = limits
+        self._deadline = deadline
+        self._has_begun = has_begun
 
     def __enter__(self) -> None:
         return None
@@ -348,16 +406,33 @@ class _MappedErrors:
     ) -> None:
         if isinstance(exc, Exception) and not isinstance(exc, ProxyError) and (mapped := _map_error(exc)):
             kind_of_error, text = mapped
-            # aiohttp keeps what it raised, and with its traceback every frame up to the handler's.
-            raise kind_of_error(text.format(name=self._name)) from exc.with_traceback(None)
+            error = kind_of_error(text.format(name=self._name, limit=self._name_limit(exc)))
+            if isinstance(error, UpstreamTimeout):
+                error.is_call_over = self._has_begun and time.monotonic() >= self._deadline
+            try:
+                # aiohttp keeps what it raised, and with its traceback every frame up to the handler's.
+                raise error from exc.with_traceback(None)
+            finally:
+                del error  # else it and this frame would hold each other
+
+    def _name_limit(self, exc: Exception) -> str:
+        """Return which of the time limits *exc* is about, if about any."""
+        limits = self._limits
+        if isinstance(exc, aiohttp.ConnectionTimeoutError):
+            return f"no connection within {limits.connect_s:g} s (connect-timeout)"
+        if time.monotonic() >= self._deadline:
+            return f"its answer was not complete within {limits.request_s:g} s (request-timeout)"
+        if self._has_begun:
+            return f"its answer paused for more than {limits.idle_s:g} s (idle-timeout)"
+        return f"its answer did not begin within {limits.first_event_s:g} s (first-event-timeout)"
 
 
 def _map_error(exc: Exception) -> tuple[type[UpstreamError], str] | None:
     match exc:
         case aiohttp.ConnectionTimeoutError():
-            return UpstreamUnavailable, "upstream {name} cannot be reached: no connection in time"
+            return UpstreamUnavailable, "upstream {name} cannot be reached in time: {limit}"
         case TimeoutError():
-            return UpstreamTimeout, "upstream {name} sent nothing in time"
+            return UpstreamTimeout, "upstream {name} did not answer in time: {limit}"
         case aiohttp.ClientConnectorError() | aiohttp.InvalidURL():
             return UpstreamUnavailable, "upstream {name} cannot be reached"
         case aiohttp.ClientResponseError():

@@ -177,7 +177,7 @@ class DemoProvider(Provider):
         return {}
 
     @override
-    async def send(self, call: Call, deadline: float) -> Answer:
+    async def send(self, call: Call, deadline: float, key: int = 0) -> Answer:
         # Nothing that the demo serves comes as an upload.
         body = call.body if isinstance(call.body, bytes) else b""
         return _DemoAnswer(reply(call.method, call.path, call.query, call.headers, body))

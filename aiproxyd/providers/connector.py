@@ -1,0 +1,101 @@
+"""Connections to upstreams that tell whether a request went out on one that the other side was just closing."""
+
+import functools
+import time
+from contextvars import ContextVar
+from typing import Any, Final
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from typing_extensions import override
+
+STALE_S: Final = 0.1
+"""How long after a request the news may come that its connection had been closed before. It was on its way when the
+request went out, so that it takes half a round trip at most; whoever closes later may have begun to work."""
+
+_departure: Final[ContextVar["Departure | None"]] = ContextVar("departure", default=None)
+
+
+class Departure:
+    """How a request went out: noted for the next one that the task makes after this. One per request."""
+
+    __slots__ = ("_handler", "_left_at", "is_on_new")
+
+    def __init__(self, *, is_on_new: bool = False) -> None:
+        """Let the request go out on a connection that had been waiting, if there is one, unless *is_on_new*."""
+        self.is_on_new = is_on_new
+        """Whether it goes, or went, out on a new connection."""
+        self._handler: _Handler | None = None
+        self._left_at = 0.0
+        _departure.set(self)
+
+    def note(self, handler: "_Handler | None") -> None:
+        """Note the connection that had been waiting, or None for a new one."""
+        self.is_on_new = handler is None
+        self._handler = handler
+        self._left_at = time.monotonic()
+
+    @property
+    def has_left(self) -> bool:
+        """Whether there was a connection for the request."""
+        return self._left_at > 0.0
+
+    def was_too_late(self) -> bool:
+        """Tell, of a request whose connection has just ended, whether that was closed while it was waiting.
+
+        Such a request was not looked at: https://www.rfc-editor.org/rfc/rfc9112.html#section-9.3.1.
+        """
+        if self._handler is None or self._handler.has_received:
+            return False
+        return time.monotonic() - self._left_at <= STALE_S
+
+
+class Connector(aiohttp.TCPConnector):
+    """Notes how requests go out, and uses no connection again on which something came that nobody had asked for."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        handler: type[ResponseHandler] = _Handler
+        self._factory = functools.partial(handler, loop=self._loop)
+
+    @override
+    async def _create_connection(self, *arguments: Any) -> ResponseHandler:
+        # The hook that aiohttp has for connectors: called for new connections only, in the task that makes the call.
+        handler = await super()._create_connection(*arguments)
+        if (departure := _departure.get()) is not None:
+            departure.note(None)
+        return handler
+
+    @override
+    async def _get(self, *arguments: Any) -> aiohttp.connector.Connection | None:
+        departure = _departure.get()
+        if departure is not None and departure.is_on_new:
+            return None
+        # What came while it was waiting, such as a 408 for having waited, would be taken for the next call's answer.
+        while (connection := await super()._get(*arguments)) is not None:
+            handler = connection.protocol
+            if isinstance(handler, _Handler) and not handler.should_close:
+                handler.has_received = False
+                if departure is not None:
+                    departure.note(handler)
+                break
+            connection.close()
+        return connection
+
+
+class _Handler(ResponseHandler):
+    """One connection."""
+
+    has_received = False
+    """Whether anything has come since the last request went out."""
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self.has_received = True
+        super().data_received(data)
+
+
+def has_departed() -> bool:
+    """Tell whether the last request of this task has gone out: there was a connection for it."""
+    departure = _departure.get()
+    return departure is None or departure.has_left
