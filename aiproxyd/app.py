@@ -1,9 +1,10 @@
 """The wiring, all of it: settings → application. Both chains stand here, in order."""
 
 import logging
+import random
 import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final
 
 import aiohttp
@@ -11,6 +12,7 @@ import aiohttp_cors
 from aiohttp import web
 
 import aiproxyd
+from aiproxyd.asking import Interpreter
 from aiproxyd.config import Settings, UpstreamSettings
 from aiproxyd.dispatch import Dispatcher
 from aiproxyd.handlers import generation, models, passthrough, status
@@ -22,8 +24,14 @@ from aiproxyd.middlewares.context import context, stamp
 from aiproxyd.middlewares.errors import errors
 from aiproxyd.providers import PROVIDERS
 from aiproxyd.providers.base import Provider
+from aiproxyd.providers.connector import Connector
 from aiproxyd.routing.catalogue import Catalogue
+from aiproxyd.routing.choice import Router
+from aiproxyd.routing.figures import families
+from aiproxyd.routing.probing import probe
+from aiproxyd.tasks import spawn
 from aiproxyd.telemetry.logs import AccessLog
+from aiproxyd.telemetry.metrics import Metrics
 
 MAX_CONNECTIONS: Final = 1000
 """Open connections to one upstream; calls beyond wait for one. A stream holds its connection as long as it lasts."""
@@ -48,7 +56,9 @@ async def create_app(settings: Settings, access_log: AccessLog) -> web.Applicati
         for upstream in settings.upstreams
     }
     catalogue = Catalogue(settings.models, providers)
-    dispatcher = Dispatcher(catalogue, providers, is_strict=settings.strict_conversion)
+    router = Router(settings.upstreams, settings.retry, random.Random())  # noqa: S311  # no secret is drawn
+    interpreter = Interpreter(catalogue, providers, is_strict=settings.strict_conversion)
+    dispatcher = Dispatcher(catalogue, router, interpreter)
     keyring = Keyring(settings.keys)
     in_flight = InFlight()
 
@@ -62,25 +72,27 @@ async def create_app(settings: Settings, access_log: AccessLog) -> web.Applicati
                 allow_anonymous=settings.allow_anonymous,
                 origins=frozenset(settings.cors_origins),
                 hosts=frozenset((settings.host.lower(), socket.gethostname().lower())),
+                open_paths=("/metrics",) if settings.metrics_access == "open" else (),
             ),
             admission(mark),
         ),
     )
     app.on_response_prepare.append(stamp)
     app.on_shutdown.append(_draining(in_flight, settings.shutdown_timeout_s))
-    app.add_routes(status.routes(providers))
+    app.add_routes(status.routes(router, Metrics(lambda: families(router))))
     app.add_routes(models.routes(catalogue))
     app.add_routes(generation.routes(dispatcher))
-    app.add_routes(passthrough.routes(catalogue, providers))
+    app.add_routes(passthrough.routes(catalogue, router, providers))
     allow_origins(app, settings.cors_origins)
     app.cleanup_ctx.append(_closing(sessions, access_log))
+    app.cleanup_ctx.append(_probing(providers, router))
     return app
 
 
 def open_session(upstream: UpstreamSettings) -> aiohttp.ClientSession:
     """Open the session of one upstream: own connections, no cookies, no limit on how long a stream may take."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
+        connector=Connector(
             limit=MAX_CONNECTIONS,
             keepalive_timeout=LOCAL_KEEP_ALIVE_S if upstream.base_url.scheme == "http" else KEEP_ALIVE_S,
         ),
@@ -109,6 +121,20 @@ def _draining(in_flight: InFlight, timeout_s: float) -> Callable[[web.Applicatio
         await in_flight.drain(timeout_s)
 
     return draining
+
+
+def _probing(providers: Mapping[str, Provider], router: Router) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def probing(_app: web.Application) -> AsyncIterator[None]:
+        probes = [
+            spawn(probe(name, providers, router, provider.settings.probe_interval_s), f"probe of {name}")
+            for name, provider in providers.items()
+            if provider.settings.probe_interval_s is not None
+        ]
+        yield
+        for task in probes:
+            task.cancel()
+
+    return probing
 
 
 def _closing(

@@ -16,15 +16,19 @@ from typing_extensions import override
 
 from aiproxyd.config import Target
 from aiproxyd.conversion import Crossing, StreamCrossing
-from aiproxyd.errors import ProxyError, UpstreamCut, UpstreamError, UpstreamGarbage
+from aiproxyd.errors import InvalidRequest, ProxyError, UpstreamCut, UpstreamError, UpstreamGarbage, UpstreamRefusal
 from aiproxyd.formats import GEMINI
 from aiproxyd.formats.base import Format, StreamTap, is_whole_event, quote_model
 from aiproxyd.headers import select_for_caller, select_for_conversion
 from aiproxyd.hub import Request as HubRequest
+from aiproxyd.hub import Usage
 from aiproxyd.providers.base import Answer, Call, Provider
+from aiproxyd.routing.health import Candidate
+from aiproxyd.routing.plan import Lease
 from aiproxyd.splice import apply_edits
 from aiproxyd.sse import EventCutter, first_event
 from aiproxyd.telemetry.records import CallRecord
+from aiproxyd.tokens import CHARS_PER_TOKEN, estimate_tokens, estimate_usage
 
 EVENT_STREAM: Final = "text/event-stream"
 JSON_TYPE: Final = "application/json"
@@ -65,6 +69,13 @@ class Request(Struct, kw_only=True):
             self.decoded = asked
         return self.decoded
 
+    def count_input(self) -> int:
+        """Return about how many tokens it comes to."""
+        try:
+            return estimate_tokens(self.decode())
+        except InvalidRequest:
+            return max(round(len(self.body) / CHARS_PER_TOKEN), 1)
+
 
 class WholeAnswer(Struct):
     """An answer that is complete."""
@@ -77,14 +88,21 @@ class WholeAnswer(Struct):
 class LiveStream(ABC):
     """A stream whose first events have come. Must be closed."""
 
-    def __init__(self, answer: Answer, headers: CIMultiDict[str], deadline: float) -> None:
+    def __init__(self, answer: Answer, headers: CIMultiDict[str], record: CallRecord, deadline: float) -> None:
         self.status = answer.status
         self.headers = headers
         self.first = b""
         """The first events; they belong to the stream and come before ``next_block``."""
         self.deadline = deadline
         """When the whole call must be over, on the monotonic clock."""
+        self.lease: Lease | None = None
+        """The attempt that it comes of; whoever relays the stream says how it ended."""
+        self.request: Request | None = None
+        """What it answers, for an estimate of what it cost where it was left before its end."""
         self._answer = answer
+        self._record = record
+        self._events = 0
+        """Events that the caller got."""
 
     @property
     @abstractmethod
@@ -95,6 +113,16 @@ class LiveStream(ABC):
     def has_band(self) -> bool:
         """Whether an error can be told inside the stream."""
         return not self.is_array
+
+    @property
+    @abstractmethod
+    def usage(self) -> Usage | None:
+        """What the upstream has said by now about the tokens that it counts."""
+
+    @property
+    @abstractmethod
+    def is_complete(self) -> bool:
+        """Whether all has come that belongs to the answer and to its usage."""
 
     @property
     @abstractmethod
@@ -121,9 +149,28 @@ class LiveStream(ABC):
     def encode_failure(self, error: ProxyError) -> bytes:
         """Return the bytes that tell the caller of *error* inside the stream."""
 
-    @abstractmethod
+    def _count_events(self, block: bytes) -> None:
+        self._events += block.count(b'"candidates"' if self.is_array else b"data:")
+
+    def note_end(self, error: UpstreamError | None) -> None:
+        """Note that the stream has come to its end, or that it failed."""
+        if self.lease is None:
+            return
+        if error is not None or self.is_failed:
+            self.lease.fail(error or UpstreamCut("the upstream reported an error in its stream"))
+        else:
+            self.lease.succeed()
+
     def close(self) -> None:
-        """Record the usage and let go of the upstream's connection."""
+        """Record the usage, and let go of the upstream's connection and of its slot."""
+        self._answer.close()
+        self._record.usage = self.usage
+        if not self.is_complete and self.request is not None:
+            # A delta holds a token or a few; vendors charge for what they wrote before they noticed.
+            self._record.usage = estimate_usage(self.usage, self.request.count_input, self._events)
+            self._record.is_usage_estimated = True
+        if self.lease is not None:
+            self.lease.end()
 
 
 class Cutter(Protocol):
@@ -159,13 +206,22 @@ class RelayedStream(LiveStream):
         record: CallRecord,
         deadline: float,
     ) -> None:
-        super().__init__(answer, select_for_caller(answer.headers), deadline)
+        super().__init__(answer, select_for_caller(answer.headers), record, deadline)
         self._provider = provider
         self._cutter = cutter
         self._tap = tap
         self._fmt = fmt
-        self._record = record
         self._is_over = False
+
+    @property
+    @override
+    def usage(self) -> Usage | None:
+        return self._tap.usage
+
+    @property
+    @override
+    def is_complete(self) -> bool:
+        return self._tap.is_complete and (self._is_over or self._tap.is_terminal or self._tap.usage is not None)
 
     @property
     @override
@@ -181,11 +237,24 @@ class RelayedStream(LiveStream):
     async def wait_for_first(self) -> None:
         self.first = await self.next_block()
         # Comments that keep the line alive (OpenRouter's do) are not the first event: an error may still follow.
-        while not self.is_array and first_event(self.first) is None:
+        while not self._has_first():
             block = await self.next_block()
             if not block:
                 raise UpstreamCut("the upstream's stream ended before its first event")
             self.first += block
+        if self.is_array and not self.first.lstrip().startswith(b"["):
+            await _refuse_whole(self._answer, self._fmt, self._record, self.first)
+        error = self._fmt.read_stream_error(self.first)
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # else it and this frame would hold each other
+
+    def _has_first(self) -> bool:
+        if self.is_array:
+            return self.first.strip() not in (b"", b"[")
+        return first_event(self.first) is not None
 
     @override
     async def next_block(self) -> bytes:
@@ -201,6 +270,7 @@ class RelayedStream(LiveStream):
             if self._tap.is_terminal:
                 self._answer.expect_end()
             if block:
+                self._count_events(block)
                 return self._provider.redact(block) if self._tap.is_failed else block
         return b""
 
@@ -219,11 +289,6 @@ class RelayedStream(LiveStream):
     def encode_failure(self, error: ProxyError) -> bytes:
         return self._fmt.encode_stream_error(error, self._record.request_id)
 
-    @override
-    def close(self) -> None:
-        self._record.usage = self._tap.usage
-        self._answer.close()
-
 
 class ConvertedStream(LiveStream):
     """A stream that the upstream writes in another format."""
@@ -239,11 +304,21 @@ class ConvertedStream(LiveStream):
         is_array: bool,
     ) -> None:
         content_type = JSON_TYPE if is_array else EVENT_STREAM
-        super().__init__(answer, CIMultiDict({"Content-Type": content_type}), deadline)
+        super().__init__(answer, CIMultiDict({"Content-Type": content_type}), record, deadline)
         self._crossing = crossing
         self._provider = provider
-        self._record = record
         self._is_array = is_array
+        self._has_ended = False
+
+    @property
+    @override
+    def usage(self) -> Usage | None:
+        return self._crossing.usage
+
+    @property
+    @override
+    def is_complete(self) -> bool:
+        return self._has_ended
 
     @property
     @override
@@ -281,8 +356,10 @@ class ConvertedStream(LiveStream):
             else:
                 block = crossing.feed(chunk) if chunk else crossing.feed_eof()
             if block:
+                self._count_events(block)
                 return block
         self._raise_failure()
+        self._has_ended = True
         await self._read_on()
         return b""
 
@@ -306,26 +383,24 @@ class ConvertedStream(LiveStream):
     def encode_failure(self, error: ProxyError) -> bytes:
         return self._crossing.encode_failure(error)
 
-    @override
-    def close(self) -> None:
-        self._record.usage = self._crossing.usage
-        self._answer.close()
-
 
 async def attempt(
-    request: Request, target: Target, provider: Provider, crossing: Crossing | None, deadline: float, record: CallRecord
+    request: Request,
+    call: Call,
+    candidate: Candidate,
+    provider: Provider,
+    crossing: Crossing | None,
+    deadline: float,
+    record: CallRecord,
 ) -> WholeAnswer | LiveStream:
-    """Send *request* to *target* by way of *crossing*, as bytes where there is none, and return what it answers.
+    """Send *call*, what `write_call` made of *request*, to *candidate*, and return what it answers.
 
     Raises:
-        InvalidRequest: the conversion would lose its meaning.
         UpstreamError: it was not answered, or with an error.
     """
     started_s = time.perf_counter()
-    call = _write_bytes(request, target, provider) if crossing is None else _write(request, target, crossing)
-    if crossing is not None:
-        record.dropped = crossing.losses.names
-    answer = await provider.send(call, deadline)
+    record.begin_attempt(*candidate.target)
+    answer = await provider.send(call, deadline, candidate.key)
     is_handed_over = False
     try:
         if not 200 <= answer.status < 300:
@@ -338,12 +413,35 @@ async def attempt(
             stream = await _open_relay(answer, request, provider, record, deadline)
         else:
             stream = await _open_conversion(answer, request, crossing, provider, record, deadline)
+        stream.request = request
+        await _wait_for_first(stream)
         is_handed_over = True
         return stream
     finally:
         record.upstream_ms = (time.perf_counter() - started_s) * 1000
         if not is_handed_over:
             answer.close()
+
+
+async def _wait_for_first(stream: LiveStream) -> None:
+    try:
+        await stream.wait_for_first()
+    except UpstreamRefusal:
+        stream.request = None  # nothing was written, and so it cost no more than the upstream itself says
+        stream.close()
+        raise
+    except BaseException:
+        stream.close()  # what it cost by now is recorded, also where it is the caller who leaves
+        raise
+
+
+def write_call(request: Request, target: Target, provider: Provider, crossing: Crossing | None) -> Call:
+    """Return what goes to *target* by way of *crossing*; the caller's bytes where there is none.
+
+    Raises:
+        InvalidRequest: the conversion would lose its meaning.
+    """
+    return _write_bytes(request, target, provider) if crossing is None else _write(request, target, crossing)
 
 
 def _write_bytes(request: Request, target: Target, provider: Provider) -> Call:
@@ -367,13 +465,13 @@ def _write(request: Request, target: Target, crossing: Crossing) -> Call:
     return Call(path=path, query=query, headers=headers, body=body)
 
 
-async def read_whole(answer: Answer, fmt: Format, record: CallRecord) -> WholeAnswer:
-    """Return *answer* as it is, after a look at it.
+async def read_whole(answer: Answer, fmt: Format, record: CallRecord, begun: bytes = b"") -> WholeAnswer:
+    """Return *answer*, of whose body *begun* was read before, as it is, after a look at it.
 
     Raises:
         UpstreamError: it broke off, or is an error in spite of its status.
     """
-    body = await answer.read_whole()
+    body = begun + await answer.read_whole()
     try:
         tapped = fmt.read_answer(body)
     except msgspec.DecodeError as exc:
@@ -403,19 +501,11 @@ async def _open_relay(
             cutter = EventCutter()
             hide_usage = _asks_usage(request, provider)
             tap = request.fmt.stream_tap(hide_usage=hide_usage, candidates=request.candidates)
-        case "application/json" if request.fmt is GEMINI:
+        case "application/json" if _wants_array(request):
             cutter, tap = _NoCutter(), GEMINI.array_tap(request.candidates)
         case _:
             await _refuse_whole(answer, request.fmt, record)
-    stream = RelayedStream(answer, cutter, tap, request.fmt, provider, record, deadline)
-    await stream.wait_for_first()
-    error = request.fmt.read_stream_error(stream.first)
-    if error is not None:
-        try:
-            raise error
-        finally:
-            del error  # else it and this frame would hold each other
-    return stream
+    return RelayedStream(answer, cutter, tap, request.fmt, provider, record, deadline)
 
 
 async def _open_conversion(
@@ -423,15 +513,20 @@ async def _open_conversion(
 ) -> LiveStream:
     if answer.content_type not in (EVENT_STREAM, ""):
         await _refuse_whole(answer, crossing.upstream, record)
-    # Gemini's callers get events only where they ask for them: https://ai.google.dev/api/generate-content.
-    is_array = request.fmt is GEMINI and "alt=sse" not in request.query.split("&")
+    is_array = _wants_array(request)
     encoder = (GEMINI.array_encoder if is_array else request.fmt.stream_encoder)(crossing.asked, record.request_id)
-    stream = ConvertedStream(answer, crossing.open_stream(encoder), provider, record, deadline, is_array=is_array)
-    await stream.wait_for_first()
-    return stream
+    return ConvertedStream(answer, crossing.open_stream(encoder), provider, record, deadline, is_array=is_array)
 
 
-async def _refuse_whole(answer: Answer, fmt: Format, record: CallRecord) -> NoReturn:
+def _wants_array(request: Request) -> bool:
+    """Tell whether a stream is wanted as an array in JSON.
+
+    Gemini's callers get events only where they ask for them: https://ai.google.dev/api/generate-content.
+    """
+    return request.fmt is GEMINI and "alt=sse" not in request.query.split("&")
+
+
+async def _refuse_whole(answer: Answer, fmt: Format, record: CallRecord, begun: bytes = b"") -> NoReturn:
     # Several imitations report errors with a success status, whole even where a stream was asked for.
-    await read_whole(answer, fmt, record)
+    await read_whole(answer, fmt, record, begun)
     raise UpstreamGarbage("the upstream answered whole where a stream was asked for")

@@ -4,42 +4,47 @@ An attempt counts only when it has begun well; until then a failure is an ordina
 tried.
 """
 
+import asyncio
 import logging
+import math
+import os
 import time
-from collections.abc import Mapping
 from typing import Final
 
-import aiohttp
-from msgspec.structs import replace
-
+from aiproxyd.asking import Asking, Interpreter
 from aiproxyd.attempt import LiveStream, Request, WholeAnswer, attempt
-from aiproxyd.capabilities import Capabilities
 from aiproxyd.config import Target
-from aiproxyd.conversion import Crossing, Memory, rewrite_request
-from aiproxyd.errors import InvalidRequest, UpstreamError, UpstreamKeyRefused, UpstreamRefusal
-from aiproxyd.formats import FORMATS
-from aiproxyd.formats.codec import Losses
+from aiproxyd.errors import InvalidRequest, UpstreamBusy, UpstreamError, UpstreamRefusal
 from aiproxyd.keyring import Principal
-from aiproxyd.providers.base import Provider
-from aiproxyd.routing.catalogue import Catalogue
+from aiproxyd.providers.connector import has_departed
+from aiproxyd.routing.affinity import find_session, name_conversation
+from aiproxyd.routing.catalogue import Catalogue, Route
+from aiproxyd.routing.choice import Router
+from aiproxyd.routing.faults import FINAL, Fault
+from aiproxyd.routing.health import Candidate
+from aiproxyd.routing.plan import Lease, Plan
 from aiproxyd.sidecalls import NO_COUNTER, count_tokens, embed, estimate
-from aiproxyd.telemetry.records import CallRecord
+from aiproxyd.telemetry.records import CallRecord, Try
+from aiproxyd.tokens import estimate_usage
 
 _log: Final = logging.getLogger(__name__)
 
-_TRANSIENT_STATUSES: Final = frozenset((408, 409, 429))
-"""Refusals that another target may not share, beside all from 500 on; the others are about the request itself."""
+_COSTLY: Final = frozenset((Fault.SILENT, Fault.FAILING))
+"""Failures of upstreams that had got the request, and may charge for it."""
 
 
 class Dispatcher:
     """Sends requests to the targets of their models."""
 
-    def __init__(self, catalogue: Catalogue, providers: Mapping[str, Provider], *, is_strict: bool = False) -> None:
-        """Take the *providers* by upstream; *is_strict* refuses conversions that would lose anything."""
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        router: Router,
+        interpreter: Interpreter,
+    ) -> None:
         self._catalogue = catalogue
-        self._providers = providers
-        self._is_strict = is_strict
-        self._memory = Memory()
+        self._router = router
+        self._interpreter = interpreter
 
     async def send(self, request: Request, principal: Principal, record: CallRecord) -> WholeAnswer | LiveStream:
         """Return the first good answer of a target; a LiveStream is closed by the caller.
@@ -48,166 +53,183 @@ class Dispatcher:
             UnknownModel: nobody serves the model.
             InvalidRequest: none of its targets can be asked this.
             UpstreamError: what the last target that was tried said.
+            NotReady: none of them is to be asked at the moment.
         """
-        targets = await self._catalogue.resolve(request.model, principal)
-        started_s = time.monotonic()
-        for target in targets:
-            provider = self._providers[target.upstream]
-            deadline = started_s + provider.settings.limits.request_s
-            is_last = target is targets[-1]
-            try:
-                return await self._attempt(request, target, provider, principal, deadline, record)
-            except InvalidRequest:
-                # Another target may speak another format, or have a place for it.
-                if is_last:
-                    raise
-            except UpstreamError as exc:
-                provider.hide_keys(exc)
-                _log_failure(exc, target, record)
-                if isinstance(exc, UpstreamKeyRefused):
-                    provider.note_failure()
-                if is_last or time.monotonic() >= deadline or not _is_transient(exc):
-                    raise
-        raise AssertionError("a model has at least one target")  # pragma: no cover
+        route = await self._catalogue.resolve(request.model, principal)
+        conversation = self._name_conversation(request, route, principal)
+        plan = self._router.plan(route, is_stream=request.is_stream, conversation=conversation)
+        if request.kind == "count":
+            asking = self._prepare(request, route.targets[0], plan, principal)
+            if asking is not None and asking.is_local:
+                return estimate(request)  # nobody is asked, and so nobody has to be well
+        while True:
+            candidate, wait_s = plan.next()
+            if wait_s:
+                await asyncio.sleep(wait_s)
+            answer = await self._try(request, candidate, route, plan, principal, record)
+            if answer is not None:
+                return answer
 
-    async def _attempt(
+    def _name_conversation(self, request: Request, route: Route, principal: Principal) -> bytes | None:
+        """Return what the conversation of *request* is remembered by; None where it makes no difference."""
+        if request.kind != "generate" or not self._router.has_choice(route):
+            return None
+        said = find_session(request.headers) or request.fmt.find_conversation(request.body)
+        return name_conversation(principal.name, request.model, said) if said else None
+
+    async def _try(
         self,
         request: Request,
-        target: Target,
-        provider: Provider,
+        candidate: Candidate,
+        route: Route,
+        plan: Plan,
         principal: Principal,
-        deadline: float,
         record: CallRecord,
-    ) -> WholeAnswer | LiveStream:
-        name = self._choose_format(request, target, provider)
-        is_converted = name != request.fmt.name
-        record.dropped = []
-        crossing = None
-        if is_converted:
-            crossing = self._cross(request, target, provider, name, principal)
-        elif _is_marked(request, provider):
-            request = self._clean(request, target, provider, principal, record)
-        record.attempts += 1
-        record.upstream, record.upstream_model = target
+    ) -> WholeAnswer | LiveStream | None:
+        """Make one attempt, and tell *plan* how it went; None where it is to be asked for the next one."""
+        asking = self._prepare(request, candidate.target, plan, principal)
+        if asking is None:
+            return None
         try:
-            match request.kind:
-                case "count" if crossing is not None:
-                    return await count_tokens(request, target, provider, crossing, deadline)
-                case "embed" if is_converted:
-                    fmt = FORMATS[name]
-                    return await embed(request, target, provider, fmt, deadline, record, is_strict=self._is_strict)
-                case _:
-                    return await attempt(request, target, provider, crossing, deadline, record)
+            lease = await plan.start(candidate, principal.name)
+        except UpstreamBusy as exc:
+            log_failure(exc, plan.fail(candidate, exc.with_traceback(None)), candidate, record)
+            return None
+        if lease is None:
+            return None
+        is_handed_over = False
+        try:
+            if lease.candidate.target != candidate.target:
+                asking = self._prepare(request, lease.candidate.target, plan, principal)
+            if asking is None:
+                lease.withdraw()
+                return None
+            answer = await self._make_attempt(asking, lease, route, plan, record)
+            is_handed_over = isinstance(answer, LiveStream)
+            return answer
+        finally:
+            if not is_handed_over:
+                lease.end()
+
+    async def _make_attempt(
+        self, asking: Asking, lease: Lease, route: Route, plan: Plan, record: CallRecord
+    ) -> WholeAnswer | LiveStream | None:
+        started_s = time.perf_counter()
+        outcome = "left"
+        try:
+            answer = await self._send(asking, lease.candidate, plan.deadline(lease.candidate), record)
+            plan.answer(lease, record.upstream_ms and record.upstream_ms / 1000)
+            outcome = "ok"
+            if isinstance(answer, LiveStream):
+                answer.lease = lease
+            else:
+                lease.succeed()
+        except UpstreamError as exc:
+            outcome = describe(exc)
+            self._note_failure(asking, exc.with_traceback(None), lease, route, plan, record)
+            return None
+        except InvalidRequest as exc:
+            outcome = ""  # it was not asked at all
+            lease.withdraw()
+            plan.reject(lease.candidate.target, exc.with_traceback(None))
+            return None
+        except asyncio.CancelledError:
+            if has_departed():
+                _estimate_usage(asking.request, record)
+            raise
+        finally:
+            if outcome:
+                _note_attempt(record, lease.candidate, outcome, time.perf_counter() - started_s)
+        return answer
+
+    def _note_failure(
+        self, asking: Asking, error: UpstreamError, lease: Lease, route: Route, plan: Plan, record: CallRecord
+    ) -> None:
+        """Tell everyone who has to know that an attempt failed, and rule out what would come to the same."""
+        candidate = lease.candidate
+        asking.provider.hide_keys(error)
+        lease.fail(error)
+        fault = plan.fail(candidate, error)
+        log_failure(error, fault, candidate, record)
+        if fault in _COSTLY and not isinstance(error, UpstreamRefusal):
+            _estimate_usage(asking.request, record)
+        if fault is Fault.WINDOW:
+            window = self._interpreter.find_window(candidate.target) or 0
+            for target in route.targets:
+                has_larger_window = (self._interpreter.find_window(target) or math.inf) > window
+                if target == candidate.target or not has_larger_window:
+                    plan.reject(target, error)
+
+    def _prepare(self, request: Request, target: Target, plan: Plan, principal: Principal) -> Asking | None:
+        """Return what *target* is to be asked; None where it cannot be, of which *plan* is told."""
+        try:
+            return self._interpreter.ask(request, target, principal)
+        except InvalidRequest as exc:
+            # Another target may speak another format, or have a place for it.
+            plan.reject(target, exc.with_traceback(None))  # else it and this frame would hold each other
+            return None
+
+    async def _send(
+        self, asking: Asking, candidate: Candidate, deadline: float, record: CallRecord
+    ) -> WholeAnswer | LiveStream:
+        request, provider, crossing = asking.request, asking.provider, asking.crossing
+        record.dropped = asking.dropped
+        try:
+            if asking.call is not None:
+                return await attempt(request, asking.call, candidate, provider, crossing, deadline, record)
+            if crossing is not None:
+                return await count_tokens(request, candidate, provider, crossing, deadline, record)
+            is_strict = self._interpreter.is_strict
+            return await embed(request, candidate, provider, asking.fmt, deadline, record, is_strict=is_strict)
         except UpstreamRefusal as exc:
             if request.kind == "count" and exc.status in NO_COUNTER:
                 return estimate(request)
-            if is_converted:
+            if asking.is_converted:
                 exc.forget_format()
             raise
 
-    def _choose_format(self, request: Request, target: Target, provider: Provider) -> str:
-        if request.kind != "generate":
-            fitting = [name for name in provider.spoken if request.kind != "count" or FORMATS[name].counts_tokens]
-            return request.fmt.name if request.fmt.name in fitting else next(iter(fitting), provider.spoken[0])
-        capabilities = self._find_capabilities(request, target, provider, provider.spoken[0])
-        return provider.choose_format(request.fmt.name, capabilities, request.body, request.decode)
 
-    def _find_capabilities(self, request: Request, target: Target, provider: Provider, name: str) -> Capabilities:
-        """Return what the model of *target* accepts in the format *name*, as far as data and configuration know."""
-        return self._catalogue.adjust(request.model, provider.find_capabilities(target.model, name))
-
-    def _cross(
-        self, request: Request, target: Target, provider: Provider, name: str, principal: Principal
-    ) -> Crossing | None:
-        """Return the way from the request's format to the one called *name*, which *target* is spoken to in.
-
-        None for embeddings, which are not asked for in a conversation.
-
-        Raises:
-            InvalidRequest: what is asked means nothing beyond its own format.
-        """
-        if request.kind == "embed":
-            return None
-        if request.kind == "other":
-            raise InvalidRequest(
-                f"model {request.model!r} cannot be used here: its upstream has no such method", param="$.model"
-            )
-        return Crossing(
-            request.decode(),
-            request.fmt,
-            FORMATS[name],
-            self._find_capabilities(request, target, provider, name),
-            origin=f"{target.upstream}/{target.model}",
-            principal=principal.name,
-            memory=self._memory,
-            is_strict=self._is_strict,
-        )
-
-    def _clean(
-        self, request: Request, target: Target, provider: Provider, principal: Principal, record: CallRecord
-    ) -> Request:
-        """Return *request* without what models of other formats have left in it, where they have."""
-        match request.kind:
-            case "generate":
-                return self._rewrite(request, target, provider, principal, record)
-            case "count":
-                return self._rewrite_count(request, target, provider, principal)
-            case "embed" | "other":
-                return request
-
-    def _rewrite(
-        self, request: Request, target: Target, provider: Provider, principal: Principal, record: CallRecord
-    ) -> Request:
-        """Return *request* without what models of other formats have left in it, where they have."""
-        capabilities = self._find_capabilities(request, target, provider, request.fmt.name)
-        losses = Losses()
-        try:
-            body = rewrite_request(
-                request.body,
-                request.decode(),
-                request.fmt,
-                capabilities,
-                model=target.model,
-                origin=f"{target.upstream}/{target.model}",
-                principal=principal.name,
-                memory=self._memory,
-                losses=losses,
-            )
-        except InvalidRequest:
-            return request  # what we do not understand, the upstream may
-        record.dropped = losses.names
-        return request if body is None else replace(request, body=body)
-
-    def _rewrite_count(self, request: Request, target: Target, provider: Provider, principal: Principal) -> Request:
-        """Return *request*, to count tokens, without what models of other formats have left in it."""
-        try:
-            crossing = self._cross(request, target, provider, request.fmt.name, principal)
-            counting = crossing.encode_count(target.model) if crossing is not None else None
-        except InvalidRequest:
-            return request  # what we do not understand, the upstream may
-        return request if counting is None else replace(request, body=counting[1])
+def _estimate_usage(request: Request, record: CallRecord) -> None:
+    """Record what an attempt presumably cost that ended before its upstream could say."""
+    if request.kind == "generate" and record.usage is None:
+        record.usage = estimate_usage(None, request.count_input, 0)
+        record.is_usage_estimated = True
 
 
-def _is_marked(request: Request, provider: Provider) -> bool:
-    """Tell whether models of other upstreams may have had a part in the conversation."""
-    return any(mark in request.body for mark in (*request.fmt.marks, *provider.marks))
+def _note_attempt(record: CallRecord, candidate: Candidate, outcome: str, elapsed_s: float) -> None:
+    told = Try(*candidate.target, candidate.key, outcome, elapsed_s * 1000)
+    if outcome not in ("ok", "left"):
+        # The record's own is that of the answer.
+        told = told._replace(usage=record.usage, is_usage_estimated=record.is_usage_estimated)
+        record.usage, record.is_usage_estimated = None, False
+    record.tries.append(told)
 
 
-def _is_transient(error: UpstreamError) -> bool:
-    return not isinstance(error, UpstreamRefusal) or error.status >= 500 or error.status in _TRANSIENT_STATUSES
+def describe(error: UpstreamError) -> str:
+    """Return what *error* is in a word or two, without what an upstream said: that may quote the prompt."""
+    return str(error.status) if isinstance(error, UpstreamRefusal) else error.code or error.kind
 
 
-def _log_failure(error: UpstreamError, target: Target, record: CallRecord) -> None:
+def log_failure(error: UpstreamError, fault: Fault, candidate: Candidate, record: CallRecord) -> None:
+    """Log that an attempt failed, without what an upstream said."""
+    target, key = candidate
     cause = error.__cause__
     _log.log(
-        logging.WARNING if _is_transient(error) else logging.INFO,
-        "request %s, attempt %d at %s/%s failed: %s (%s)",
+        logging.INFO if fault in FINAL else logging.WARNING,
+        "request %s, attempt %d at %s/%s#%d failed: %s (%s)%s",
         record.request_id,
         record.attempts,
         target.upstream,
         target.model,
+        key + 1,
         # What an upstream says may quote the prompt.
         f"refused with status {error.status}" if isinstance(error, UpstreamRefusal) else error.message,
-        # Its text may hold the URL, and so what the caller wrote into the query.
-        (type(cause).__name__ if isinstance(cause, aiohttp.ClientResponseError) else repr(cause)) if cause else "-",
+        fault.name.lower(),
+        f" by {describe_cause(cause)}" if cause else "",
     )
+
+
+def describe_cause(cause: BaseException) -> str:
+    """Return what kind of failure *cause* is; its text may hold the URL, and what the caller wrote into the query."""
+    reason = f": {os.strerror(cause.errno)}" if isinstance(cause, OSError) and cause.errno else ""
+    return type(cause).__name__ + reason

@@ -66,7 +66,9 @@ async def _pump(
             while block:
                 await response.write(block)
                 block = await stream.next_block()
+        stream.note_end(None)
     except UpstreamError as exc:
+        stream.note_end(exc)
         # Else it, what caused it, and the frames of both would hold each other.
         exc.__cause__ = exc.__context__ = None
         return exc.with_traceback(None)

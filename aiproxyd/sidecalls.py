@@ -6,7 +6,6 @@ from msgspec.structs import replace
 from multidict import CIMultiDict
 
 from aiproxyd.attempt import JSON_TYPE, Request, WholeAnswer
-from aiproxyd.config import Target
 from aiproxyd.conversion import Crossing
 from aiproxyd.errors import InvalidRequest
 from aiproxyd.formats.base import Format
@@ -14,6 +13,7 @@ from aiproxyd.formats.codec import refuse
 from aiproxyd.headers import select_for_conversion
 from aiproxyd.hub import Usage
 from aiproxyd.providers.base import Call, Provider
+from aiproxyd.routing.health import Candidate
 from aiproxyd.telemetry.records import CallRecord
 from aiproxyd.tokens import estimate_texts, estimate_tokens
 
@@ -25,7 +25,12 @@ NO_COUNTER: Final = frozenset((404, 405, 501))
 
 
 async def count_tokens(
-    request: Request, target: Target, provider: Provider, crossing: Crossing, deadline: float
+    request: Request,
+    candidate: Candidate,
+    provider: Provider,
+    crossing: Crossing,
+    deadline: float,
+    record: CallRecord,
 ) -> WholeAnswer:
     """Have the upstream count, where its API can; else estimate.
 
@@ -33,12 +38,12 @@ async def count_tokens(
         InvalidRequest: the request could not be sent to this model either.
         UpstreamError: the upstream did not answer, or with an error.
     """
-    counting = crossing.encode_count(target.model) if provider.can_count else None
-    if counting is not None:
-        path, body = counting
-        counted = await _ask(request, provider, crossing.upstream, path, body, deadline)
-        return _answer(request.fmt.encode_count(crossing.upstream.decode_count(counted)))
-    return estimate(request)
+    counting = crossing.encode_count(candidate.target.model)
+    if counting is None:
+        return estimate(request)
+    path, body = counting
+    counted = await _ask(request, candidate, provider, crossing.upstream, path, body, deadline, record)
+    return _answer(request.fmt.encode_count(crossing.upstream.decode_count(counted)))
 
 
 def estimate(request: Request) -> WholeAnswer:
@@ -56,7 +61,7 @@ def estimate(request: Request) -> WholeAnswer:
 
 async def embed(
     request: Request,
-    target: Target,
+    candidate: Candidate,
     provider: Provider,
     fmt: Format,
     deadline: float,
@@ -71,7 +76,7 @@ async def embed(
         UpstreamError: it did not answer, or with an error.
     """
     asked = request.fmt.decode_embedding_request(request.body, request.path)
-    asked = replace(asked, model=target.model)
+    asked = replace(asked, model=candidate.target.model)
     asking = fmt.encode_embedding_request(asked)
     if asking is None:
         raise InvalidRequest(
@@ -80,7 +85,7 @@ async def embed(
     if is_strict and asked.extensions:
         raise refuse(", ".join(asked.extensions), fmt.name)
     path, body = asking
-    embeddings = fmt.decode_embeddings(await _ask(request, provider, fmt, path, body, deadline))
+    embeddings = fmt.decode_embeddings(await _ask(request, candidate, provider, fmt, path, body, deadline, record))
     record.usage = embeddings.usage
     record.dropped = list(asked.extensions)
     if embeddings.usage is not None:
@@ -92,10 +97,20 @@ async def embed(
     return answer
 
 
-async def _ask(request: Request, provider: Provider, fmt: Format, path: str, body: bytes, deadline: float) -> bytes:
+async def _ask(
+    request: Request,
+    candidate: Candidate,
+    provider: Provider,
+    fmt: Format,
+    path: str,
+    body: bytes,
+    deadline: float,
+    record: CallRecord,
+) -> bytes:
     headers = select_for_conversion(request.headers)
     headers["Content-Type"] = JSON_TYPE
-    answer = await provider.send(Call(path=path, headers=headers, body=body), deadline)
+    record.begin_attempt(*candidate.target)
+    answer = await provider.send(Call(path=path, headers=headers, body=body), deadline, candidate.key)
     try:
         if not 200 <= answer.status < 300:
             raise await provider.read_refusal(answer, fmt)

@@ -4,10 +4,12 @@ Off by a fifth, as such estimates are: tokenizers differ between models. It cove
 turns, tools and their results, images, documents.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, assert_never
 
-from aiproxyd.hub import Block, Media, Opaque, Reasoning, Refusal, Request, Text, ToolCall, ToolResult
+from msgspec.structs import replace
+
+from aiproxyd.hub import Block, Media, Opaque, Reasoning, Refusal, Request, Text, ToolCall, ToolResult, Usage
 
 CHARS_PER_TOKEN: Final = 3.6
 """Of English and code."""
@@ -34,6 +36,17 @@ def estimate_tokens(request: Request) -> int:
     if request.output is not None:
         count += _of_bytes(bytes(request.output.schema or b""))
     return max(round(count), 1)
+
+
+def estimate_usage(known: Usage | None, count_input: Callable[[], int], output_tokens: int) -> Usage:
+    """Return what a call presumably used that never came to its end: what is *known*, filled in.
+
+    *output_tokens* is what must have been written by then.
+    """
+    usage = known or Usage()
+    if usage.input_tokens is None and not usage.total_input_tokens:
+        usage = replace(usage, input_tokens=count_input())
+    return replace(usage, output_tokens=max(usage.output_tokens or 0, output_tokens))
 
 
 def estimate_texts(texts: Iterable[str]) -> int:

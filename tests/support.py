@@ -53,6 +53,8 @@ class Upstream:
         self.url = ""
         self.cancelled = asyncio.Event()
         """Set when a caller left before its answer was complete."""
+        self.running = self.peak = 0
+        """Calls that are being answered now, and the most that ever were."""
         self._script: list[Reply] = []
         self._respond: Callable[[Received], Reply] | None = None
         self._runner = web.ServerRunner(web.Server(self._handle, handler_cancellation=True), shutdown_timeout=0.1)
@@ -82,12 +84,16 @@ class Upstream:
             reply = self._respond(received)
         else:
             reply = self._script.pop(0) if len(self._script) > 1 else self._script[0]
+        self.running += 1
+        self.peak = max(self.peak, self.running)
         try:
             await asyncio.sleep(reply.wait_s)
             return await self._send(request, reply)
         except (asyncio.CancelledError, ConnectionError):
             self.cancelled.set()
             raise
+        finally:
+            self.running -= 1
 
     async def _send(self, request: web.BaseRequest, reply: Reply) -> web.StreamResponse:
         headers = {"Content-Type": reply.content_type, **reply.headers}
@@ -123,9 +129,15 @@ class Gateway:
         return self._log.getvalue()
 
 
-async def start_gateway(ini: str, path: Path, *flags: str, log_format: str = "text") -> Gateway:
+ONE_ATTEMPT = ("--retries", "0", "--max-cooldown", "0")
+"""Flags of a gateway that neither repeats what failed nor remembers it, for tests of what one attempt comes to."""
+
+
+async def start_gateway(
+    ini: str, path: Path, *flags: str, log_format: str = "text", attempts: Iterable[str] = ONE_ATTEMPT
+) -> Gateway:
     """Start a gateway on a free port with *ini*, written to *path*, as its configuration."""
-    arguments = ["--config", str(path), "--port", "0", "--log-format", log_format, *flags]
+    arguments = ["--config", str(path), "--port", "0", "--log-format", log_format, *attempts, *flags]
 
     def configure() -> Settings:
         path.write_text(ini, encoding="utf-8")

@@ -1,5 +1,6 @@
 """The estimate of tokens: everything that is sent counts, and about right."""
 
+import pytest
 from msgspec import Raw
 
 from aiproxyd.hub import (
@@ -17,8 +18,9 @@ from aiproxyd.hub import (
     ToolCall,
     ToolResult,
     Turn,
+    Usage,
 )
-from aiproxyd.tokens import estimate_texts, estimate_tokens
+from aiproxyd.tokens import estimate_texts, estimate_tokens, estimate_usage
 
 ENGLISH = "The quick brown fox jumps over the lazy dog, and nobody on the farm is surprised by that any more."
 """22 tokens to OpenAI's o200k and to Anthropic's tokenizer, give or take one."""
@@ -83,3 +85,27 @@ def test_tools_and_schemas_count() -> None:
     )
 
     assert tools == round(12 + 1 / 3.6 + 10 + 200 + 12 + 200 + 200)
+
+
+@pytest.mark.parametrize(
+    ("known", "written", "usage"),
+    [
+        (None, 3, Usage(input_tokens=100, output_tokens=3)),
+        (None, 0, Usage(input_tokens=100, output_tokens=0)),
+        (Usage(), 3, Usage(input_tokens=100, output_tokens=3)),
+        (Usage(input_tokens=25, output_tokens=1), 3, Usage(input_tokens=25, output_tokens=3)),
+        (Usage(input_tokens=25, output_tokens=7), 3, Usage(input_tokens=25, output_tokens=7)),
+        (Usage(input_tokens=0, output_tokens=7), 3, Usage(input_tokens=0, output_tokens=7)),
+        (Usage(cache_read_tokens=25), 3, Usage(cache_read_tokens=25, output_tokens=3)),
+        (Usage(output_tokens=7), 3, Usage(input_tokens=100, output_tokens=7)),
+    ],
+)
+def test_what_is_known_of_a_call_that_did_not_end_is_filled_in(known: Usage | None, written: int, usage: Usage) -> None:
+    assert estimate_usage(known, lambda: 100, written) == usage
+
+
+def test_what_is_known_of_the_input_is_not_counted_again() -> None:
+    def count() -> int:
+        raise AssertionError("the whole request was decoded for nothing")
+
+    assert estimate_usage(Usage(input_tokens=25), count, 3).input_tokens == 25

@@ -3,6 +3,7 @@
 JSON bodies are read, for the model they name; everything else streams through in both directions.
 """
 
+import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -16,9 +17,17 @@ from aiohttp import web
 from msgspec import Struct
 
 from aiproxyd.appkeys import PRINCIPAL, RECORD
-from aiproxyd.attempt import JSON_TYPE, RelayedStream
+from aiproxyd.attempt import JSON_TYPE, RelayedStream, Request
 from aiproxyd.config import Target
-from aiproxyd.errors import InvalidRequest, MethodNotAllowed, PermissionDenied, UnknownPath
+from aiproxyd.dispatch import describe, log_failure
+from aiproxyd.errors import (
+    InvalidRequest,
+    MethodNotAllowed,
+    PermissionDenied,
+    UnknownPath,
+    UpstreamError,
+    UpstreamRefusal,
+)
 from aiproxyd.formats import format_of_caller
 from aiproxyd.formats.base import Format, decode_body
 from aiproxyd.handlers.generation import GEMINI_PREFIXES, OWN_PATHS
@@ -26,10 +35,13 @@ from aiproxyd.handlers.reading import read_body, read_query, refuse_upgrade, use
 from aiproxyd.headers import select_for_caller, select_for_upstream
 from aiproxyd.providers.base import Answer, Call, Provider
 from aiproxyd.relay import relay_bytes, relay_stream
-from aiproxyd.routing.catalogue import Catalogue
+from aiproxyd.routing.catalogue import Catalogue, Route
+from aiproxyd.routing.choice import Router
+from aiproxyd.routing.faults import REPEATABLE, Fault, judge
+from aiproxyd.routing.plan import Lease
 from aiproxyd.splice import Edit, Span, apply_edits, find_members
 from aiproxyd.sse import EventCutter
-from aiproxyd.telemetry.records import CallRecord
+from aiproxyd.telemetry.records import CallRecord, Try
 
 UPSTREAM_HEADER: Final = "x-aiproxyd-upstream"
 """Names the upstream of a request that names no model; without it, the first that speaks the caller's format."""
@@ -51,11 +63,19 @@ _ONE_MODEL_PATHS: Final = frozenset(
         "/v1/responses/input_tokens",
     )
 )
-"""What callers whose key is limited to models may use: calls of exactly the model that their body names."""
+"""What callers whose key is limited to models may use: calls of exactly the model that their body names.
+
+They leave nothing behind at the upstream: the same call with another key does the same, and once more does no harm."""
 _MODEL_PATHS: Final = tuple(f"{prefix}/" for prefix in GEMINI_PREFIXES)
 _DISPOSITION: Final = re.compile(rb"^content-disposition:.*", re.IGNORECASE | re.MULTILINE)
 _PARAMETER: Final = re.compile(rb';[ \t]*(?P<name>[\w*-]+)=(?P<value>"(?:[^"\\]|\\.)*"|[^;\r]*)')
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_NOT_DONE: Final = frozenset((Fault.KEY, Fault.ACCESS, Fault.LIMIT, Fault.BUSY, Fault.UNREACHABLE))
+"""Failures of requests that were not carried out, and that another key, or another moment, may mend."""
+_MENDABLE: Final = REPEATABLE | _NOT_DONE
+"""The same of requests that may have been carried out."""
+_MODELLESS: Final = frozenset((Fault.KEY, Fault.UNREACHABLE))
+"""Failures that say something of an upstream whatever it was asked for."""
 
 
 class _Body(Struct):
@@ -96,17 +116,18 @@ class _Upload(Struct):
                 yield chunk
 
 
-def routes(catalogue: Catalogue, providers: Mapping[str, Provider]) -> Iterable[web.RouteDef]:
+def routes(catalogue: Catalogue, router: Router, providers: Mapping[str, Provider]) -> Iterable[web.RouteDef]:
     """Return the routes of this module; they catch what no other route serves."""
-    handler = _Passthrough(catalogue, providers).handle
+    handler = _Passthrough(catalogue, router, providers).handle
     for prefix in ("/v1", "/v1beta"):
         for method in _METHODS:
             yield web.route(method, prefix + "/{tail:.+}", handler)
 
 
 class _Passthrough:
-    def __init__(self, catalogue: Catalogue, providers: Mapping[str, Provider]) -> None:
+    def __init__(self, catalogue: Catalogue, router: Router, providers: Mapping[str, Provider]) -> None:
         self._catalogue = catalogue
+        self._router = router
         self._providers = providers
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -118,7 +139,6 @@ class _Passthrough:
         target = await self._choose(request, fmt, upload)
         provider = self._providers[target.upstream]
         record = request[RECORD]
-        record.attempts = 1
         record.upstream, record.upstream_model = target
         upload.rename(target.model)
         call = Call(
@@ -129,14 +149,74 @@ class _Passthrough:
             body=upload.head if upload.rest is None else upload.chunks(),
             body_size_bytes=upload.size_bytes,
         )
+        # What a call leaves at the upstream is found with the key that left it, where keys are of different accounts.
+        leaves_nothing = request.path in _ONE_MODEL_PATHS
+        plan = self._router.plan(Route((target,)), is_stream=False, rotates=leaves_nothing)
+        mendable = _find_mendable(request, upload)
+        while True:
+            candidate, wait_s = plan.next()
+            if wait_s:
+                await asyncio.sleep(wait_s)
+            try:
+                lease = await plan.start(candidate, request[PRINCIPAL].name)
+                if lease is not None:
+                    return await self._try(request, call, lease, fmt, plan.deadline(candidate))
+            except UpstreamError as exc:
+                provider.hide_keys(exc)
+                fault = judge(exc)
+                log_failure(exc, fault, candidate, record)
+                if fault not in mendable:
+                    raise
+                if fault not in _NOT_DONE and not leaves_nothing:
+                    plan.reject(target, exc)  # with all keys but this one
+                plan.fail(candidate, exc.with_traceback(None))  # else it and this frame would hold each other
+
+    async def _try(
+        self, request: web.Request, call: Call, lease: Lease, fmt: Format, deadline: float
+    ) -> web.StreamResponse:
+        """Make one attempt; it fails before anything is sent to the caller, or not at all."""
+        record = request[RECORD]
+        record.attempts += 1
         started_s = time.perf_counter()
-        deadline = time.monotonic() + provider.settings.limits.request_s
-        answer = await provider.send(call, deadline)
+        outcome = "left"
+        try:
+            response = await self._send(request, call, lease, fmt, deadline)
+            outcome = "ok"
+        except UpstreamError as exc:
+            outcome = describe(exc)
+            self._note_failure(request, exc, lease)
+            raise
+        finally:
+            lease.end()
+            elapsed_ms = (time.perf_counter() - started_s) * 1000
+            record.tries.append(Try(*lease.candidate.target, lease.candidate.key, outcome, elapsed_ms))
+        return response
+
+    def _note_failure(self, request: web.Request, error: UpstreamError, lease: Lease) -> None:
+        """Note what a failure says of the upstream and its key, and of the model where that was what was asked."""
+        fault, candidate = judge(error), lease.candidate
+        if fault in _MODELLESS or _concerns_model(request, candidate.target):
+            lease.fail(error)
+            return
+        lease.withdraw()
+        self._router.outcomes[candidate.target.upstream, fault.name.lower()] += 1
+        has_answered = isinstance(error, UpstreamRefusal)
+        self._router.health.fail(candidate, Fault.TARGET, self._router.clock(), has_answered=has_answered)
+
+    async def _send(
+        self, request: web.Request, call: Call, lease: Lease, fmt: Format, deadline: float
+    ) -> web.StreamResponse:
+        provider, record = self._providers[lease.candidate.target.upstream], request[RECORD]
+        started_s = time.perf_counter()
+        answer = await provider.send(call, deadline, lease.candidate.key)
         record.upstream_ms = (time.perf_counter() - started_s) * 1000
         try:
             if not 200 <= answer.status < 300:
                 raise await provider.read_refusal(answer, fmt)
-            return await _relay(request, answer, fmt, provider, record, deadline)
+            response = await _relay(request, call, answer, fmt, provider, lease, deadline)
+            if not record.error:
+                lease.succeed()
+            return response
         finally:
             answer.close()
 
@@ -149,8 +229,8 @@ class _Passthrough:
             # All of them: which one counts is the upstream's choice.
             use_model(request, model)
         if models:
-            targets = await self._catalogue.resolve(models[-1], request[PRINCIPAL])
-            for target in targets:
+            route = await self._catalogue.resolve(models[-1], request[PRINCIPAL])
+            for target in route.targets:
                 if fmt.name in self._providers[target.upstream].formats:
                     return target
             raise InvalidRequest(f"the upstream of the model {models[-1][:200]!r} does not speak {fmt.name}")
@@ -180,6 +260,19 @@ def _refuse_own_paths(method: str, path: str) -> None:
     # What follows a semicolon is no part of a name for some servers: they take `..;` for `..`.
     if not {"", ".", ".."}.isdisjoint(part.partition(";")[0] for part in path.split("/")[1:]):
         raise UnknownPath(f"there is nothing at {path[:200]}: empty parts, '.' and '..' are not understood")
+
+
+def _find_mendable(request: web.Request, upload: _Upload) -> frozenset[Fault]:
+    """Return the failures after which the request may be made again, without its being done twice."""
+    if upload.rest is not None:
+        return frozenset()
+    is_harmless = request.method == "GET" or request.path in _ONE_MODEL_PATHS or "Idempotency-Key" in request.headers
+    return _MENDABLE if is_harmless else _NOT_DONE
+
+
+def _concerns_model(request: web.Request, target: Target) -> bool:
+    """Tell whether an answer, or none, says something of the target's model: what is stored there says nothing."""
+    return bool(target.model) and request.path in _ONE_MODEL_PATHS
 
 
 def _rename_in_query(query: str, model: str) -> str:
@@ -284,17 +377,29 @@ def _is_model_field(headers: bytes) -> bool:
 
 
 async def _relay(
-    request: web.Request, answer: Answer, fmt: Format, provider: Provider, record: CallRecord, deadline: float
+    request: web.Request, call: Call, answer: Answer, fmt: Format, provider: Provider, lease: Lease, deadline: float
 ) -> web.StreamResponse:
-    headers = select_for_caller(answer.headers)
+    headers, record = select_for_caller(answer.headers), request[RECORD]
     if answer.content_type == JSON_TYPE:
         body = await answer.read_whole()
+        lease.answer(None)
         with suppress(msgspec.DecodeError):
             record.usage = fmt.read_answer(body).usage
         return web.Response(status=answer.status, body=body, headers=headers)
     if answer.content_type == "text/event-stream" and request.path == _COMPLETIONS:
         # The one stream here whose end we know.
         stream = RelayedStream(answer, EventCutter(), fmt.stream_tap(), fmt, provider, record, deadline)
+        stream.request = _read_request(call, fmt, record)
         await stream.wait_for_first()
+        lease.answer(None)
+        if _concerns_model(request, lease.candidate.target):
+            stream.lease = lease
         return await relay_stream(request, stream, fmt, record)
+    lease.answer(None)
     return await relay_bytes(request, answer, web.StreamResponse(status=answer.status, headers=headers), deadline)
+
+
+def _read_request(call: Call, fmt: Format, record: CallRecord) -> Request:
+    """Return *call* as what a stream must know of its request, to tell about what it cost where it was left."""
+    body = call.body if isinstance(call.body, bytes) else b""
+    return Request(fmt=fmt, model=record.model, path=call.path, query=call.query, headers=call.headers, body=body)

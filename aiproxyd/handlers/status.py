@@ -1,25 +1,37 @@
 """Is it alive, is it ready, what is it: answered without a key."""
 
-from collections.abc import Iterable, Mapping
+import asyncio
+import math
+from collections.abc import Iterable
 
 import msgspec
 from aiohttp import web
 
 import aiproxyd
 from aiproxyd.errors import NotReady
-from aiproxyd.providers.base import Provider
+from aiproxyd.routing.choice import Router
+from aiproxyd.telemetry.metrics import CONTENT_TYPE, Metrics, render
 
 
-def routes(providers: Mapping[str, Provider]) -> Iterable[web.RouteDef]:
+def routes(router: Router, metrics: Metrics) -> Iterable[web.RouteDef]:
     """Return the routes of this module."""
 
     async def health(_request: web.Request) -> web.Response:
         return web.Response(body=b'{"status":"alive"}', content_type="application/json")
 
     async def ready(_request: web.Request) -> web.Response:
-        if not any(provider.is_usable for provider in providers.values()):
-            raise NotReady("no upstream is usable: the last call to each of them failed")
+        soonest_s = min(map(router.ready_in_s, router.upstreams))
+        if soonest_s > 0:
+            raise NotReady(
+                "no upstream is usable: the last calls to each of them failed; the soonest is asked again in "
+                f"{math.ceil(soonest_s)} s",
+                retry_after_s=soonest_s,
+            )
         return web.Response(body=b'{"status":"ready"}', content_type="application/json")
+
+    async def measure(_request: web.Request) -> web.Response:
+        body = await asyncio.to_thread(render, metrics.read())
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     async def root(_request: web.Request) -> web.Response:
         return web.Response(body=_ABOUT, content_type="application/json")
@@ -29,6 +41,7 @@ def routes(providers: Mapping[str, Provider]) -> Iterable[web.RouteDef]:
 
     yield web.get("/health", health)
     yield web.get("/ready", ready)
+    yield web.get("/metrics", measure)
     yield web.get("/", root)
     yield web.head("/api/hello", hello)
 

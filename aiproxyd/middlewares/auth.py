@@ -1,5 +1,6 @@
 """Who calls: the key that a caller presents → its principal."""
 
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Final
 
@@ -20,17 +21,25 @@ _LOCAL_DOMAINS: Final = (".localhost", ".local", ".lan", ".home.arpa", ".interna
 _KEY_HEADERS: Final = ("x-api-key", "x-goog-api-key", "api-key")
 
 
-def auth(keyring: Keyring, *, allow_anonymous: bool, origins: frozenset[str], hosts: frozenset[str]) -> Middleware:
-    """Return the middleware that finds the principal.
+def auth(
+    keyring: Keyring,
+    *,
+    allow_anonymous: bool,
+    origins: frozenset[str],
+    hosts: frozenset[str],
+    open_paths: Collection[str] = (),
+) -> Middleware:
+    """Return the middleware that finds the principal; *open_paths* may be read without a key.
 
     Callers without a key must not be web pages: any page in a browser on this machine could call us, and spend. Those
     of *origins* may; others are known by the headers that browsers send, or (DNS rebinding) by a host name that is none
     of ours: ours are *hosts*, and those that no stranger can own.
     """
+    without_key = _OPEN | {("GET", path) for path in open_paths}
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if (request.method, request.rel_url.raw_path) in _OPEN or is_preflight(request):
+        if (request.method, request.rel_url.raw_path) in without_key or is_preflight(request):
             principal = ANONYMOUS
         else:
             principal = _identify(request, keyring, allow_anonymous=allow_anonymous)

@@ -12,7 +12,6 @@ from multidict import CIMultiDict
 from aiproxyd.appkeys import RECORD
 from aiproxyd.errors import (
     BodyTooLarge,
-    CallerError,
     InternalError,
     InvalidRequest,
     MethodNotAllowed,
@@ -72,18 +71,18 @@ def answer_error(request: web.Request, error: ProxyError) -> web.Response:
         body = error.body
         headers.extend(error.headers)
     headers["Content-Type"] = "application/json"
-    if isinstance(error, CallerError):
-        # Claude Code, for one, would try a wrong key ten times.
+    if error.is_lasting:
         headers["x-should-retry"] = "false"
-    if error.retry_after_s is None and error.status in (429, 503) and "Retry-After" not in headers:
+    status = error.status if body is not None else fmt.error_status(error)
+    if error.retry_after_s is None and status in (429, 503):
         error.retry_after_s = DEFAULT_RETRY_AFTER_S
-    if error.retry_after_s is not None:
+    if error.retry_after_s is not None and not headers.get("Retry-After", "").endswith("GMT"):
+        # An upstream's date is as good; a fraction is not, and what cannot be read at all.
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = ", ".join(error.allowed)
-    status = error.status
     if body is None:
-        body, status = fmt.encode_error(error, record.request_id), fmt.error_status(error)
+        body = fmt.encode_error(error, record.request_id)
     return web.Response(status=status, body=body, headers=headers)
 
 

@@ -15,7 +15,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import RequestPayloadError
 from typing_extensions import override
 
-from aiproxyd.telemetry.records import CallRecord
+from aiproxyd.hub import Usage
+from aiproxyd.telemetry.records import CallRecord, Try
 
 FLUSH_AFTER_S: Final = 0.05
 """How long a line of the access log may wait for others, so that a busy daemon makes one system call for many."""
@@ -23,6 +24,8 @@ CLIENT_GONE: Final = 499
 """Status in the log of a request whose caller left before the answer was complete."""
 REQUEST_ID: Final[ContextVar[str]] = ContextVar("request_id", default="")
 """Id of the request that is being served, for whatever is logged meanwhile; empty outside of requests."""
+MAX_TRIED_CHARS: Final = 1024
+"""How much of the story of a call's attempts is logged on a line of text."""
 MAX_NAME_CHARS: Final = 256
 """How much of a model's name is logged; callers choose it, and a body has room for megabytes."""
 
@@ -97,7 +100,7 @@ class AccessLog:
 def _render_text(method: str, path: str, status: int, record: CallRecord) -> str:
     usage = record.usage
     dropped = ",".join(record.dropped)
-    tokens = f"{usage.total_input_tokens}+{usage.output_tokens or 0}" if usage else "-"
+    tokens = _render_usage(usage, is_estimated=record.is_usage_estimated) if usage else "-"
     return (
         f"{_to_time(time.time())} INFO request id={record.request_id} principal={_quote(record.principal)} "
         f"{method} {_quote(path)} model={_quote(record.model[:MAX_NAME_CHARS])} upstream={record.upstream or '-'} "
@@ -111,7 +114,40 @@ def _render_target(record: CallRecord) -> str:
     """Return what is not as it mostly is: another model than the caller named, more than one attempt."""
     model = record.upstream_model
     told = f"upstream-model={_quote(model[:MAX_NAME_CHARS])} " if model and model != record.model else ""
-    return f"{told}attempts={record.attempts} " if record.attempts > 1 else told
+    if not _has_story(record):
+        return f"{told}attempts={record.attempts} " if record.attempts > 1 else told
+    tried = ",".join(map(_render_try, record.tries))
+    return f"{told}attempts={record.attempts} tried={_quote_once(tried[:MAX_TRIED_CHARS])} "
+
+
+def _has_story(record: CallRecord) -> bool:
+    """Tell whether there is more to tell about the attempts than the rest of the line does."""
+    return len(record.tries) > 1 or any(each.usage is not None for each in record.tries)
+
+
+def _render_try(each: Try) -> str:
+    return f"{each.upstream}/{each.model}#{each.key + 1}:{each.outcome}" + (
+        f":{_render_usage(each.usage, is_estimated=each.is_usage_estimated)}" if each.usage is not None else ""
+    )
+
+
+def _render_usage(usage: Usage, *, is_estimated: bool) -> str:
+    return f"{'~' if is_estimated else ''}{usage.total_input_tokens}+{usage.output_tokens or 0}"
+
+
+def _tell_try(each: Try) -> dict[str, object]:
+    told: dict[str, object] = {
+        "upstream": each.upstream,
+        "model": each.model[:MAX_NAME_CHARS],
+        "key": each.key + 1,
+        "outcome": each.outcome,
+        "ms": round(each.ms, 1),
+    }
+    if each.usage is not None:
+        told["tokens"] = each.usage
+        if each.is_usage_estimated:
+            told["tokens_estimated"] = True
+    return told
 
 
 def _render_json(method: str, path: str, status: int, record: CallRecord) -> str:
@@ -130,8 +166,12 @@ def _render_json(method: str, path: str, status: int, record: CallRecord) -> str
         "ms": round(record.elapsed_ms, 1),
         "tokens": record.usage,
     }
+    if record.is_usage_estimated:
+        line["tokens_estimated"] = True
     if record.attempts > 1:
         line["attempts"] = record.attempts
+    if _has_story(record):
+        line["tried"] = [_tell_try(each) for each in record.tries]
     if record.dropped:
         line["dropped"] = record.dropped
     if record.error:

@@ -1,8 +1,26 @@
 """What is known about one request while it is served, for its log line and its response headers."""
 
 import time
+from typing import NamedTuple
 
 from aiproxyd.hub import Usage
+
+
+class Try(NamedTuple):
+    """One attempt to have a call answered."""
+
+    upstream: str
+    model: str
+    """As the upstream names it."""
+    key: int
+    """Number of the upstream's key, from 0."""
+    outcome: str
+    """``ok`` for an answer that began well, ``left`` where nothing came of it, as when the caller went away, else what
+    went wrong."""
+    ms: float
+    usage: Usage | None = None
+    """What a failed attempt cost all the same, where that is known or can be estimated."""
+    is_usage_estimated: bool = False
 
 
 class CallRecord:
@@ -15,10 +33,12 @@ class CallRecord:
         "format",
         "is_started",
         "is_stopped",
+        "is_usage_estimated",
         "model",
         "principal",
         "request_id",
         "started_s",
+        "tries",
         "upstream",
         "upstream_model",
         "upstream_ms",
@@ -36,11 +56,15 @@ class CallRecord:
         self.upstream = ""
         self.upstream_model = ""
         self.attempts = 0
+        self.tries: list[Try] = []
+        """The story of the attempts."""
         self.upstream_ms: float | None = None
         """From the start of the last attempt to the first byte of its answer."""
         self.dropped: list[str] = []
         """What the conversion could not carry."""
         self.usage: Usage | None = None
+        self.is_usage_estimated = False
+        """Whether the usage is our estimate, because the answer was left before the upstream said."""
         self.error = ""
         """Code of the error that ended the call, also where it came in band."""
         self.is_started = False
@@ -48,6 +72,11 @@ class CallRecord:
 
         self.is_stopped = False
         """Whether it was cancelled by us, because the daemon stops, and not by its caller's leaving."""
+
+    def begin_attempt(self, upstream: str, model: str) -> None:
+        """Note that an upstream is being asked for *model*, as it names that."""
+        self.attempts += 1
+        self.upstream, self.upstream_model = upstream, model
 
     @property
     def elapsed_ms(self) -> float:

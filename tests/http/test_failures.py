@@ -674,7 +674,7 @@ async def test_the_log_of_a_failed_attempt_has_neither_the_upstreams_text_nor_th
         assert response.status >= 400
 
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("aiproxyd.")]
-    (line,) = [line for line in ours if "attempt 1 at up/m failed" in line]
+    (line,) = [line for line in ours if "attempt 1 at up/m#1 failed" in line]
     assert "SECRET" not in str(ours)
     assert ("refused with status" in line) is failure.startswith("status")
 
@@ -725,7 +725,7 @@ async def test_a_refusal_of_our_key_is_ours_whatever_its_status(
 ) -> None:
     dialect = DIALECTS[name]
     upstream.script(Reply(msgspec.json.encode({"type": "error", "error": error}), status=status))
-    running = await gateway(upstream_section(upstream, dialect.provider))
+    running = await gateway(upstream_section(upstream, dialect.provider), attempts=())
 
     response, body = await call(http, running.url, dialect)
     async with http.get(f"{running.url}/ready") as ready:
@@ -778,7 +778,7 @@ async def test_an_upload_that_stalls_ends(
     ) as response:
         answer = msgspec.json.decode(await response.read())
 
-    assert (response.status, answer["error"]["code"]) == (504, "upstream_timeout")
+    assert (response.status, answer["error"]["code"]) == (408, "request_timeout")
     assert time.monotonic() - started < 2
 
 
@@ -866,7 +866,7 @@ async def test_a_caller_that_takes_nothing_any_more_is_cut_off(
     monkeypatch.setattr("aiproxyd.relay.STALLED_READER_S", 0.1)
     event = b'data: {"choices":[{"index":0,"delta":{"content":"%s"}}]}\n\n' % (b"a" * 100_000)
     upstream.script(Reply(chunks=[event] * 1000, content_type=SSE if kind == "stream" else "audio/wav"))
-    running = await gateway(upstream_section(upstream, "openai", lines="request-timeout = 0.3"))
+    running = await gateway(upstream_section(upstream, "openai", lines="request-timeout = 1.5"))
     path = b"/v1/chat/completions" if kind == "stream" else b"/v1/audio/speech"
     body = b'{"model":"m","stream":true}'
 
@@ -875,8 +875,8 @@ async def test_a_caller_that_takes_nothing_any_more_is_cut_off(
         b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
         % (path, len(body), body)
     )
-    await asyncio.wait_for(upstream.cancelled.wait(), 5)
-    async with asyncio.timeout(5):
+    await asyncio.wait_for(upstream.cancelled.wait(), 15)
+    async with asyncio.timeout(15):
         received = await reader.read(-1)
     writer.close()
     await writer.wait_closed()

@@ -1252,3 +1252,402 @@ async def test_an_upstream_that_is_down_is_told_in_the_callers_shape(
     assert response.status == 502
     assert answer["type"] == "error"
     assert answer["error"] == {"type": "api_error", "message": "upstream up cannot be reached"}
+
+
+# What one attempt did not bring. By default a gateway goes on.
+
+TWO_KEYS = "api-key = sk-1, sk-2"
+REFUSED = (
+    Reply(b"{}", 401),
+    Reply(b"{}", 403),
+    Reply(b"{}", 429, headers={"retry-after": "60"}),
+    Reply(b'{"error":{"message":"no","code":"insufficient_quota"}}', 429),
+)
+
+
+def section(upstream: Upstream, lines: str) -> str:
+    return f"[upstream up]\nprovider = openai\nbase-url = {upstream.url}/v1\n{lines}\n"
+
+
+def keys_of(upstream: Upstream) -> list[str]:
+    return [received.headers["Authorization"].removeprefix("Bearer ") for received in upstream.received]
+
+
+@pytest.mark.parametrize("reply", REFUSED, ids=["401", "403", "429", "quota"])
+async def test_what_one_key_is_refused_is_asked_with_the_next(
+    reply: Reply, upstream: Upstream, gateway: StartGateway, http: aiohttp.ClientSession
+) -> None:
+    upstream.respond(lambda received: reply if received.headers["Authorization"] == "Bearer sk-1" else OK)
+    running = await gateway(section(upstream, TWO_KEYS) + ALIAS, attempts=())
+
+    attempts: list[str] = []
+    for _ in range(3):
+        async with http.post(f"{running.url}/v1/moderations", json={"model": "alias", "input": "a"}) as response:
+            assert await response.read() == OK.body
+            attempts.append(response.headers["x-aiproxyd-attempts"])
+
+    # Whether a key may use a model is not clear from one refusal.
+    assert attempts == (["2", "1", "2"] if reply.status == 403 else ["2", "1", "1"])
+    assert keys_of(upstream)[:3] == ["sk-1", "sk-2", "sk-2"]
+    assert len({received.body for received in upstream.received}) == 1
+
+
+@pytest.mark.parametrize("reply", REFUSED, ids=["401", "403", "429", "quota"])
+@pytest.mark.parametrize(
+    ("method", "headers", "body"),
+    [
+        ("GET", {}, None),
+        ("POST", JSON, b"{}"),
+        ("POST", FORM | {"Content-Encoding": "gzip"}, gzip.compress(field("purpose", "batch") + END)),
+        ("PUT", JSON, b"{}"),
+        ("PATCH", JSON, b"{}"),
+        ("DELETE", {}, None),
+    ],
+    ids=["get", "post", "form", "put", "patch", "delete"],
+)
+async def test_whatever_one_key_is_refused_is_asked_with_the_next(
+    method: str,
+    headers: dict[str, str],
+    body: bytes | None,
+    reply: Reply,
+    upstream: Upstream,
+    gateway: StartGateway,
+    http: aiohttp.ClientSession,
+) -> None:
+    """PUT, PATCH, DELETE and held forms were attempted once, although a refusal proves that nothing was done."""
+    upstream.respond(lambda received: reply if received.headers["Authorization"] == "Bearer sk-1" else OK)
+    running = await gateway(section(upstream, TWO_KEYS), attempts=())
+
+    async with http.request(method, f"{running.url}/v1/files", data=body, headers=headers) as response:
+        assert (response.status, response.headers["x-aiproxyd-attempts"]) == (200, "2")
+
+    assert keys_of(upstream) == ["sk-1", "sk-2"]
+    assert len({received.body for received in upstream.received}) == 1
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [Reply(b"{}", 503), Reply(b'{"half":', cut=True), Reply(b"{}", 429, headers={"retry-after": "0.1"})],
+    ids=["503", "cut", "429"],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_what_may_be_over_in_a_moment_is_asked_again(
+    method: str, reply: Reply, upstream: Upstream, gateway: StartGateway, http: aiohttp.ClientSession
+) -> None:
+    upstream.script(reply, OK)
+    running = await gateway(section(upstream, "api-key = sk-1"), attempts=())
+    body = {"input": "a"} if method == "POST" else None
+
+    async with http.request(method, f"{running.url}/v1/moderations", json=body) as response:
+        assert await response.read() == OK.body
+
+    assert response.status == 200
+    assert response.headers["x-aiproxyd-attempts"] == "2"
+
+
+async def test_attempts_have_an_end_and_the_last_one_is_told(
+    upstream: Upstream, gateway: StartGateway, http: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    upstream.script(Reply(b'{"error":{"message":"sk-1 is tired"}}', 503))
+    running = await gateway(section(upstream, "api-key = sk-1"), "--max-cooldown", "0", attempts=())
+
+    async with http.get(f"{running.url}/v1/files/f") as response:
+        answer = await read_json(response)
+
+    assert (response.status, answer["error"]["message"]) == (503, "*** is tired")
+    assert len(upstream.received) == 3
+    assert response.headers["x-aiproxyd-attempts"] == "3"
+    assert sum("failed: refused with status 503" in message for message in caplog.messages) == 3
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+async def test_what_another_attempt_would_not_mend_is_told_at_once(
+    status: int, upstream: Upstream, gateway: StartGateway, http: aiohttp.ClientSession
+) -> None:
+    upstream.script(Reply(b"{}", status))
+    running = await gateway(section(upstream, TWO_KEYS), attempts=())
+
+    async with http.get(f"{running.url}/v1/files/f") as response:
+        assert response.status == status
+
+    assert len(upstream.received) == 1
+
+
+FAILURES = [Reply(b"{}", 500), Reply(b"{}", 503), Reply(b"{}", 409), Reply(b'{"id":"b', cut=True)]
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "body"),
+    [
+        ("POST", JSON, b'{"input_file_id":"f"}'),
+        ("POST", JSON, b'{"training_file":"f","model":"m"}'),
+        ("POST", FORM | {"Content-Encoding": "gzip"}, gzip.compress(field("model", "m") + END)),
+        ("PUT", JSON, b"{}"),
+        ("PATCH", JSON, b"{}"),
+        ("DELETE", {}, None),
+    ],
+    ids=["post", "post with a model", "held form", "put", "patch", "delete"],
+)
+@pytest.mark.parametrize("reply", FAILURES, ids=["500", "503", "409", "cut"])
+async def test_what_may_have_been_carried_out_is_not_asked_again(
+    reply: Reply,
+    method: str,
+    headers: dict[str, str],
+    body: bytes | None,
+    upstream: Upstream,
+    gateway: StartGateway,
+    http: aiohttp.ClientSession,
+) -> None:
+    """A batch whose answer broke off was created three times."""
+    upstream.script(reply, OK)
+    running = await gateway(section(upstream, TWO_KEYS), attempts=())
+
+    async with http.request(method, f"{running.url}/v1/batches", data=body, headers=headers) as response:
+        assert response.status in (409, 500, 502, 503)
+
+    assert len(upstream.received) == 1
+    assert response.headers["x-aiproxyd-attempts"] == "1"
+
+
+@pytest.mark.parametrize("reply", FAILURES, ids=["500", "503", "409", "cut"])
+@pytest.mark.parametrize(
+    ("method", "headers"),
+    [("GET", {}), ("POST", {"Idempotency-Key": "i-1"}), ("DELETE", {"Idempotency-Key": "i-1"})],
+    ids=["get", "post", "delete"],
+)
+async def test_what_does_no_harm_is_asked_again_with_the_same_key(
+    method: str,
+    headers: dict[str, str],
+    reply: Reply,
+    upstream: Upstream,
+    gateway: StartGateway,
+    http: aiohttp.ClientSession,
+) -> None:
+    """With another account's key the batch would not be there, and what is idempotent would be done twice."""
+    upstream.script(reply, OK)
+    running = await gateway(section(upstream, TWO_KEYS), attempts=())
+
+    async with http.request(method, f"{running.url}/v1/batches/b", headers=headers) as response:
+        assert (response.status, response.headers["x-aiproxyd-attempts"]) == (200, "2")
+
+    assert keys_of(upstream) == ["sk-1", "sk-1"]
+    assert {received.headers.get("Idempotency-Key") for received in upstream.received} == {
+        headers.get("Idempotency-Key")
+    }
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        (FORM, field("purpose", "batch") + file(b"a") + END),
+        ({"Content-Type": "application/octet-stream"}, b"bytes"),
+        ({"Content-Type": "application/octet-stream", "Idempotency-Key": "i-1"}, b"bytes"),
+    ],
+    ids=["form", "bytes", "idempotent"],
+)
+@pytest.mark.parametrize("reply", [Reply(b"{}", 503), Reply(b"{}", 401), Reply(b"{}", 429)], ids=["503", "401", "429"])
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/audio/transcriptions"])
+async def test_uploads_are_attempted_once(
+    path: str,
+    reply: Reply,
+    headers: dict[str, str],
+    body: bytes,
+    upstream: Upstream,
+    gateway: StartGateway,
+    http: aiohttp.ClientSession,
+) -> None:
+    upstream.script(reply, OK)
+    running = await gateway(section(upstream, TWO_KEYS), attempts=())
+
+    async with http.post(f"{running.url}{path}", data=body, headers=headers) as response:
+        assert response.status in (429, 502, 503)
+
+    assert len(upstream.received) == 1
+    assert response.headers["x-aiproxyd-attempts"] == "1"
+
+
+async def test_an_answer_that_breaks_off_after_it_has_begun_is_not_begun_again(
+    upstream: Upstream, gateway: StartGateway, http: aiohttp.ClientSession
+) -> None:
+    upstream.script(Reply(chunks=[BINARY], cut=True, content_type="audio/mpeg"), OK)
+    running = await gateway(section(upstream, TWO_KEYS), attempts=())
+
+    with pytest.raises(aiohttp.ClientPayloadError):
+        async with http.post(f"{running.url}/v1/audio/speech", json={"input": "a"}) as response:
+            await response.read()
+
+    assert len(upstream.received) == 1
+
+
+async def test_a_full_upstream_is_waited_for(
+    upstream: Upstream, gateway: StartGateway, http: aiohttp.ClientSession
+) -> None:
+    upstream.script(Reply(b"{}", wait_s=0.1))
+    running = await gateway(section(upstream, f"{TWO_KEYS}\nmax-concurrency = 1"), attempts=())
+
+    async def ask() -> tuple[int, str]:
+        async with http.get(f"{running.url}/v1/files") as response:
+            return response.status, response.headers["x-aiproxyd-attempts"]
+
+    assert list(await asyncio.gather(ask(), ask())) == [(200, "1"), (200, "1")]
+    assert upstream.peak == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "outcome"),
+    [
+        (Reply(b"{}", 403), "access"),
+        (Reply(b"{}", 429, headers={"retry-after": "60"}), "limit"),
+        (Reply(b"{}", 503), "failing"),
+        (Reply(b'{"half":', cut=True), "failing"),
+        (Reply(b"<html>", 302), "silent"),
+    ],
+    ids=["403", "429", "503", "cut", "302"],
+)
+@pytest.mark.parametrize("body", [{}, {"model": "m"}], ids=["no model", "model"])
+async def test_what_fails_here_says_nothing_of_other_paths_and_models(
+    body: dict[str, str],
+    reply: Reply,
+    outcome: str,
+    upstream: Upstream,
+    gateway: StartGateway,
+    http: aiohttp.ClientSession,
+) -> None:
+    """All that names no model was taken for one: who failed to create batches kept others from fine-tuning."""
+    upstream.respond(lambda received: reply if received.target == "/v1/batches" else OK)
+    running = await gateway(section(upstream, "api-key = sk-1"), "--retries", "0", attempts=())
+
+    for _ in range(4):
+        async with http.post(f"{running.url}/v1/batches", json=body) as response:
+            assert response.status == (502 if reply.cut or reply.status == 302 else reply.status)
+    for path in ("/v1/fine_tuning/jobs", "/v1/chat/completions"):
+        async with http.post(running.url + path, json={"model": "m"}) as response:
+            assert response.status == 200
+    for path in ("/ready", "/v1/batches/b"):
+        async with http.get(running.url + path) as response:
+            assert response.status == 200
+    async with http.get(f"{running.url}/metrics") as response:
+        metrics = await response.text()
+
+    assert len(upstream.received) == 7
+    assert f'aiproxyd_attempts_total{{outcome="{outcome}",upstream="up"}} 4' in metrics
+    assert "aiproxyd_cooldown_seconds{" not in metrics
+
+
+async def test_a_stream_without_a_model_that_breaks_off_says_nothing_of_other_paths(
+    upstream: Upstream, gateway: StartGateway, http: aiohttp.ClientSession
+) -> None:
+    broken = Reply(chunks=[TEXT], content_type="text/event-stream", cut=True)
+    upstream.respond(lambda received: broken if received.target == "/v1/completions" else OK)
+    running = await gateway(section(upstream, "api-key = sk-1"), "--retries", "0", attempts=())
+
+    for _ in range(4):
+        async with http.post(f"{running.url}/v1/completions", json={"stream": True}) as response:
+            assert b"upstream_cut" in await response.read()
+    async with http.get(f"{running.url}/v1/files") as response:
+        assert response.status == 200
+
+
+async def test_a_key_that_is_refused_here_and_an_upstream_that_is_down_are_left_in_peace(
+    upstream: Upstream, gateway: StartGateway, http: aiohttp.ClientSession
+) -> None:
+    upstream.respond(lambda received: Reply(b"{}", 401) if received.headers["Authorization"].endswith("1") else OK)
+    running = await gateway(section(upstream, TWO_KEYS), "--retries", "0", attempts=())
+
+    for _ in range(3):
+        async with http.get(f"{running.url}/v1/files") as response:
+            assert response.status == 200
+    assert keys_of(upstream) == ["sk-1", "sk-2", "sk-2", "sk-2"]
+    await upstream.stop()
+    codes: list[str] = []
+    for _ in range(4):
+        async with http.get(f"{running.url}/v1/files") as response:
+            codes.append((await read_json(response))["error"]["code"])
+
+    assert codes == ["upstream_unavailable"] * 3 + ["not_ready"]
+
+
+async def test_what_is_stored_is_found_with_the_key_that_stored_it(
+    upstream: Upstream, gateway: StartGateway, http: aiohttp.ClientSession
+) -> None:
+    """Keys took turns, so that with keys of different accounts every other call was about what is not there."""
+    upstream.script(OK)
+    running = await gateway(section(upstream, TWO_KEYS), attempts=())
+
+    async def ask(method: str, path: str, body: dict[str, str] | None = None) -> str:
+        async with http.request(method, f"{running.url}/v1/{path}", json=body) as response:
+            assert response.status == 200
+        return keys_of(upstream)[-1]
+
+    stored = [
+        await ask("POST", "batches", {"input_file_id": "f"}),
+        await ask("GET", "batches/b"),
+        await ask("POST", "fine_tuning/jobs", {"model": "m", "training_file": "f"}),
+        await ask("GET", "fine_tuning/jobs/j"),
+        await ask("DELETE", "responses/r"),
+    ]
+    computed = [await ask("POST", "moderations", {"model": "m", "input": "a"}) for _ in range(4)]
+
+    assert stored == ["sk-1"] * 5
+    assert computed == ["sk-1", "sk-2", "sk-1", "sk-2"]
+
+
+UPLOAD = b"POST /v1/files HTTP/1.1\r\nHost: a\r\nContent-Type: application/octet-stream\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "then"),
+    [
+        (b"Content-Length: 100\r\n\r\nabc", b""),
+        (b"Content-Length: 100\r\n\r\n", b""),
+        (b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", b"ZZZ\r\nbad"),
+    ],
+    ids=["stalls", "never begins", "breaks off"],
+)
+async def test_an_upload_that_its_caller_does_not_finish_is_no_failure_of_the_upstream(
+    sent: bytes,
+    then: bytes,
+    upstream: Upstream,
+    gateway: StartGateway,
+    http: aiohttp.ClientSession,
+) -> None:
+    """After three of them others got a 503, and the log said that the upstream had not answered within 600 s."""
+    upstream.script(OK)
+    running = await gateway(section(upstream, "api-key = sk-1\nidle-timeout = 0.2"), attempts=())
+    port = int(running.url.rpartition(":")[2])
+
+    async def upload() -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(UPLOAD + sent)
+        await asyncio.sleep(0.05)
+        writer.write(then)
+        async with asyncio.timeout(5):
+            line = await reader.readline()
+        writer.close()
+        return line
+
+    lines = [await upload() for _ in range(3)]
+    async with http.get(f"{running.url}/v1/files") as response:
+        assert response.status == 200
+    async with http.get(f"{running.url}/metrics") as response:
+        metrics = await response.text()
+
+    assert [line.split()[1] for line in lines] == [b"408"] * 3
+    assert 'aiproxyd_attempts_total{outcome="left",upstream="up"} 3' in metrics
+    assert "error=request_timeout" in running.log()
+
+
+async def test_an_answer_shows_that_the_upstream_is_well(
+    upstream: Upstream, gateway: StartGateway, http: aiohttp.ClientSession
+) -> None:
+    """Answers of these paths did not count: after some failures in a whole day the upstream was left in peace."""
+    failure = Reply(b"{}", 503)
+    upstream.script(failure, OK, failure, OK, failure, OK)
+    running = await gateway(section(upstream, "api-key = sk-1"), "--retries", "0", attempts=())
+
+    statuses: list[int] = []
+    for _ in range(6):
+        async with http.get(f"{running.url}/v1/files") as response:
+            statuses.append(response.status)
+
+    assert statuses == [503, 200] * 3

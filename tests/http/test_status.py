@@ -1,5 +1,6 @@
 """What is answered without a key, and what every answer carries."""
 
+import asyncio
 import hashlib
 
 import aiohttp
@@ -80,10 +81,11 @@ async def test_a_base_url_that_lacks_its_version_is_hinted_at(
 async def test_it_is_not_ready_while_its_only_upstream_cannot_be_reached(
     upstream: Upstream, gateway: StartGateway, http: aiohttp.ClientSession
 ) -> None:
-    running = await gateway(upstream_section(upstream, "openai"))
+    running = await gateway(upstream_section(upstream, "openai"), "--max-retry-wait", "0", attempts=())
     await upstream.stop()
-    async with http.post(f"{running.url}/v1/chat/completions", data=b'{"model":"m"}'):
-        pass
+    for _ in range(3):
+        async with http.post(f"{running.url}/v1/chat/completions", data=b'{"model":"m"}'):
+            pass
 
     async with http.get(f"{running.url}/ready") as response:
         assert response.status == 503
@@ -94,7 +96,7 @@ async def test_it_is_ready_again_when_an_upstream_answers_again(
     upstream: Upstream, gateway: StartGateway, http: aiohttp.ClientSession
 ) -> None:
     upstream.script(Reply(b"{}", status=401), Reply(b"{}"))
-    running = await gateway(upstream_section(upstream, "openai"))
+    running = await gateway(upstream_section(upstream, "openai"), "--max-cooldown", "0.2", attempts=())
 
     statuses: list[int] = []
     for _ in range(2):
@@ -102,6 +104,7 @@ async def test_it_is_ready_again_when_an_upstream_answers_again(
             pass
         async with http.get(f"{running.url}/ready") as response:
             statuses.append(response.status)
+        await asyncio.sleep(0.25)
 
     assert statuses == [503, 200]
 

@@ -21,7 +21,7 @@ from aiproxyd.inflight import InFlight
 from aiproxyd.middlewares.context import context
 from aiproxyd.middlewares.errors import errors
 from aiproxyd.telemetry.logs import AccessLog, set_up_logging
-from aiproxyd.telemetry.records import CallRecord
+from aiproxyd.telemetry.records import CallRecord, Try
 from tests.conftest import StartGateway
 from tests.support import Reply, Upstream, upstream_section
 
@@ -125,6 +125,40 @@ async def test_a_text_line_keeps_quiet_about_what_is_as_ever() -> None:
     log.flush()
 
     assert " model=fast upstream=up status=200 " in stream.getvalue()
+
+
+async def test_the_story_of_several_attempts_is_told() -> None:
+    text, as_json = io.StringIO(), io.StringIO()
+    record = fill(CallRecord("id-1"))
+    record.tries = [Try("up", "real", 1, "cut", 12.34, Usage(input_tokens=1), True), Try("down", 'x"', 0, "ok", 5.0)]
+    record.is_usage_estimated = True
+
+    for log in (AccessLog("text", text), AccessLog("json", as_json)):
+        log.write("POST", "/v1/messages", 200, record)
+        log.flush()
+
+    assert r' attempts=2 tried="up/real#2:cut:~1+0,down/x\"#1:ok" status=200 ' in text.getvalue()
+    assert text.getvalue().endswith(" tokens=~9+2\n")
+    line = msgspec.json.decode(as_json.getvalue())
+    assert line["tokens_estimated"] is True
+    assert line["tried"][0].pop("tokens")["input_tokens"] == 1
+    assert line["tried"] == [
+        {"upstream": "up", "model": "real", "key": 2, "outcome": "cut", "ms": 12.3, "tokens_estimated": True},
+        {"upstream": "down", "model": 'x"', "key": 1, "outcome": "ok", "ms": 5.0},
+    ]
+
+
+async def test_what_a_single_failed_attempt_cost_is_told() -> None:
+    text = io.StringIO()
+    record = fill(CallRecord("id-1"))
+    record.usage = None
+    record.tries = [Try("up", "real", 0, "upstream_timeout", 12.34, Usage(input_tokens=5), True)]
+
+    log = AccessLog("text", text)
+    log.write("POST", "/v1/messages", 504, record)
+    log.flush()
+
+    assert ' tried="up/real#1:upstream_timeout:~5+0" ' in text.getvalue()
 
 
 async def test_lines_are_written_together_a_moment_later() -> None:

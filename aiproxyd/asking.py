@@ -1,0 +1,166 @@
+"""How a target is asked what a caller asks: with the caller's own bytes, with these cleaned, or converted."""
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from aiproxyd.attempt import Request, write_call
+from aiproxyd.capabilities import Capabilities
+from aiproxyd.config import Target
+from aiproxyd.conversion import Crossing, Memory, rewrite_request
+from aiproxyd.errors import InvalidRequest
+from aiproxyd.formats import FORMATS
+from aiproxyd.formats.base import Format
+from aiproxyd.formats.codec import Losses
+from aiproxyd.keyring import Principal
+from aiproxyd.providers.base import Call, Provider
+from aiproxyd.routing.catalogue import Catalogue
+
+
+class Asking(Struct):
+    """A request as one target is asked it."""
+
+    request: Request
+    target: Target
+    provider: Provider
+    fmt: Format
+    """That the target is spoken to in."""
+    is_converted: bool
+    crossing: Crossing | None
+    dropped: list[str]
+    """What the target will not get to know."""
+    call: Call | None = None
+    """None for what a side call writes."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether nobody is asked, because the target's API does not count tokens."""
+        is_count = self.call is None and self.crossing is not None
+        return is_count and not (self.provider.can_count and self.fmt.counts_tokens)
+
+
+class Interpreter:
+    """Puts requests into the words of their targets; one for the application."""
+
+    def __init__(self, catalogue: Catalogue, providers: Mapping[str, Provider], *, is_strict: bool = False) -> None:
+        """Take the *providers* by upstream; *is_strict* refuses conversions that would lose anything."""
+        self._catalogue = catalogue
+        self._providers = providers
+        self.is_strict = is_strict
+        self._memory = Memory()
+
+    def ask(self, request: Request, target: Target, principal: Principal) -> Asking:
+        """Return what *target* is to be asked for a *request* of *principal*'s.
+
+        Raises:
+            InvalidRequest: it cannot be asked that.
+        """
+        provider = self._providers[target.upstream]
+        name = self._choose_format(request, target, provider)
+        is_converted = name != request.fmt.name
+        crossing, losses = None, Losses()
+        if is_converted:
+            crossing = self._cross(request, target, provider, name, principal)
+        elif _is_marked(request, provider):
+            request = self._clean(request, target, provider, principal, losses)
+        asking = Asking(request, target, provider, FORMATS[name], is_converted, crossing, losses.names)
+        if not (is_converted and request.kind in ("count", "embed")):
+            asking.call = write_call(request, target, provider, crossing)
+        if crossing is not None:
+            asking.dropped = crossing.losses.names
+        return asking
+
+    def find_window(self, target: Target) -> int | None:
+        """Return how many tokens a conversation with *target* may have, None where that is not known.
+
+        The section of the target's own name says so: that of the name that was asked for stands for all targets alike.
+        """
+        provider = self._providers[target.upstream]
+        capabilities = provider.find_capabilities(target.model, provider.spoken[0])
+        return self._catalogue.adjust(target.model, capabilities).context_tokens
+
+    def _choose_format(self, request: Request, target: Target, provider: Provider) -> str:
+        if request.kind != "generate":
+            fitting = [name for name in provider.spoken if request.kind != "count" or FORMATS[name].counts_tokens]
+            return request.fmt.name if request.fmt.name in fitting else next(iter(fitting), provider.spoken[0])
+        capabilities = self._find_capabilities(request, target, provider, provider.spoken[0])
+        return provider.choose_format(request.fmt.name, capabilities, request.body, request.decode)
+
+    def _find_capabilities(self, request: Request, target: Target, provider: Provider, name: str) -> Capabilities:
+        """Return what the model of *target* accepts in the format *name*, as far as data and configuration know."""
+        return self._catalogue.adjust(request.model, provider.find_capabilities(target.model, name))
+
+    def _cross(
+        self, request: Request, target: Target, provider: Provider, name: str, principal: Principal
+    ) -> Crossing | None:
+        """Return the way from the request's format to the one called *name*, which *target* is spoken to in.
+
+        None for embeddings, which are not asked for in a conversation.
+
+        Raises:
+            InvalidRequest: what is asked means nothing beyond its own format.
+        """
+        if request.kind == "embed":
+            return None
+        if request.kind == "other":
+            raise InvalidRequest(
+                f"model {request.model!r} cannot be used here: its upstream has no such method", param="$.model"
+            )
+        return Crossing(
+            request.decode(),
+            request.fmt,
+            FORMATS[name],
+            self._find_capabilities(request, target, provider, name),
+            origin=f"{target.upstream}/{target.model}",
+            principal=principal.name,
+            memory=self._memory,
+            is_strict=self.is_strict,
+        )
+
+    def _clean(
+        self, request: Request, target: Target, provider: Provider, principal: Principal, losses: Losses
+    ) -> Request:
+        """Return *request* without what models of other formats have left in it, where they have."""
+        match request.kind:
+            case "generate":
+                return self._rewrite(request, target, provider, principal, losses)
+            case "count":
+                return self._rewrite_count(request, target, provider, principal)
+            case "embed" | "other":
+                return request
+
+    def _rewrite(
+        self, request: Request, target: Target, provider: Provider, principal: Principal, losses: Losses
+    ) -> Request:
+        """Return *request* without what models of other formats have left in it, where they have."""
+        capabilities = self._find_capabilities(request, target, provider, request.fmt.name)
+        try:
+            body = rewrite_request(
+                request.body,
+                request.decode(),
+                request.fmt,
+                capabilities,
+                model=target.model,
+                origin=f"{target.upstream}/{target.model}",
+                principal=principal.name,
+                memory=self._memory,
+                losses=losses,
+            )
+        except InvalidRequest:
+            return request  # what we do not understand, the upstream may
+        return request if body is None else replace(request, body=body)
+
+    def _rewrite_count(self, request: Request, target: Target, provider: Provider, principal: Principal) -> Request:
+        """Return *request*, to count tokens, without what models of other formats have left in it."""
+        try:
+            crossing = self._cross(request, target, provider, request.fmt.name, principal)
+            counting = crossing.encode_count(target.model) if crossing is not None else None
+        except InvalidRequest:
+            return request  # what we do not understand, the upstream may
+        return request if counting is None else replace(request, body=counting[1])
+
+
+def _is_marked(request: Request, provider: Provider) -> bool:
+    """Tell whether models of other upstreams may have had a part in the conversation."""
+    return any(mark in request.body for mark in (*request.fmt.marks, *provider.marks))
