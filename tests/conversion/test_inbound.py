@@ -286,7 +286,7 @@ def test_many_sealed_calls_that_come_together_take_linear_time() -> None:
 
     told = inbound.feed(events)
 
-    assert time.process_time() - start_s < 1
+    assert time.process_time() - start_s < 5  # several minutes, were it not linear
     assert [event.key for event in told if isinstance(event, BlockStart)][-2:] == [-10_000, 9_999]
 
 
