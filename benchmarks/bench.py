@@ -40,6 +40,8 @@ DIRECT = "direct"
 """The column without a proxy."""
 NGINX = "nginx"
 AIPROXYD = "aiproxyd"
+CACHED = "aiproxyd-cache"
+"""The same with its response cache on."""
 POLL_S = 0.005
 START_PATIENCE_S = 15.0
 SETTLE_S = 0.3
@@ -104,6 +106,9 @@ class Ask:
     api: wire.Api
     path: str
     body: str
+    method: str = "POST"
+    proof: str = ""
+    """Stands in a right answer that is none of an API's."""
 
     @classmethod
     def of(cls, api: wire.Api, model: str, *, is_stream: bool = False) -> "Ask":
@@ -125,6 +130,13 @@ class Measure:
     events: int = 0
     stagger_s: float = 0.0
     warm_s: float = 0.15
+    only: str = ""
+    """The one candidate that it is for; empty: all."""
+
+    def is_for(self, candidate: "Candidate | None") -> bool:
+        """Tell whether *candidate*, None for no proxy, is to be measured."""
+        name = candidate.name if candidate else DIRECT
+        return name == self.only if self.only else name != CACHED
 
 
 @dataclass(frozen=True)
@@ -148,6 +160,9 @@ class Target:
     row: str
     most: float
     is_ratio: bool
+    less: str = ""
+    """A row whose median is taken off."""
+    candidate: str = AIPROXYD
 
 
 @dataclass
@@ -216,6 +231,9 @@ MEASURES = (
     # the machine sleeps between events, and what waking it costs makes the figure twice as high and far from steady.
     Measure("paced", PACED, connections=24, seconds=1.1, events=STREAM_EVENTS, stagger_s=0.005, warm_s=0.0),
     *(measure for measures in CONVERSIONS.values() for measure in measures),
+    Measure("health", Ask(wire.CHAT, "/health", "", "GET", "alive"), connections=1, seconds=0.6, only=CACHED),
+    Measure("hit", WHOLE, connections=1, seconds=0.6, only=CACHED),
+    Measure("hit-stream", STREAM, connections=1, seconds=0.6, events=1, only=CACHED),
 )
 
 
@@ -250,6 +268,10 @@ ROWS = (
     Row("CPU us per stream, at once, usage asked", "stream-usage", _cpu_us),
     Row("CPU us per stream, 5 ms apart", "paced", _cpu_us),
     *(row for pair, measures in CONVERSIONS.items() for row in _rows_of(pair, measures)),
+    Row("/health: CPU us per request", "health", _cpu_us),
+    Row("cache hit: CPU us per request", "hit", _cpu_us),
+    Row("cache hit: latency us p50", "hit", lambda sample: sample.p50_us),
+    Row("cache hit: CPU us per stream", "hit-stream", _cpu_us),
 )
 START_MS = "start ms, exec to first answer"
 PSS_START = "PSS MB after start"
@@ -262,6 +284,14 @@ TARGETS = (
     Target("whole, 1 connection: CPU <= 10 x nginx", "CPU us per request, 1 connection", 10, is_ratio=True),
     Target("whole, 32 connections: CPU <= 10 x nginx", "CPU us per request, 32 connections", 10, is_ratio=True),
     Target("100-event stream: CPU <= 5 x nginx", "CPU us per stream, at once", 5, is_ratio=True),
+    Target(
+        "cache hit: CPU <= 60 us more than /health",
+        "cache hit: CPU us per request",
+        60,
+        is_ratio=False,
+        less="/health: CPU us per request",
+        candidate=CACHED,
+    ),
     Target("idle <= 60 MB", PSS_ANSWER, 60, is_ratio=False),
     Target("start <= 800 ms", START_MS, 800, is_ratio=False),
 )
@@ -429,6 +459,12 @@ def make_relay(directory: Path, upstream_port: int) -> Candidate:
     return Candidate("relay", [sys.executable, str(HERE / "relay.py"), str(port), str(upstream_port)], port, directory)
 
 
+def make_cached(directory: Path, upstream_port: int) -> Candidate:
+    """As below, with answers kept for an hour."""
+    candidate = make_aiproxyd(directory, upstream_port)
+    return replace(candidate, name=CACHED, argv=[*candidate.argv, "--cache-ttl", "3600"])
+
+
 def make_aiproxyd(directory: Path, upstream_port: int) -> Candidate:
     """As an operator would start it: one key, one upstream of each kind, the access log on."""
     directory.mkdir()
@@ -445,6 +481,7 @@ MAKERS: Mapping[str, Callable[[Path, int], Candidate]] = {
     NGINX: make_nginx,
     "relay": make_relay,
     AIPROXYD: make_aiproxyd,
+    CACHED: make_cached,
 }
 
 
@@ -575,7 +612,11 @@ class Bench:
         turn = [None, *self.candidates]
         turn = turn[number % len(turn) :] + turn[: number % len(turn)]
         for measure in measures:
-            samples = {each.name if each else DIRECT: self._run_cell(measure, each, scale) for each in turn}
+            samples = {
+                each.name if each else DIRECT: self._run_cell(measure, each, scale)
+                for each in turn
+                if measure.is_for(each)
+            }
             if is_kept:
                 self._keep(measure, samples)
 
@@ -585,14 +626,14 @@ class Bench:
             self.figures[PSS_LOAD][candidate.name].append(memory_mb(candidate.pids(), "Pss"))
 
     def _keep(self, measure: Measure, samples: dict[str, Sample]) -> None:
-        direct = samples[DIRECT]
-        if measure.name == "whole-1":
+        direct = samples.get(DIRECT)
+        if direct and measure.name == "whole-1":
             self.upstream_us.append(direct.upstream_cpu_us / direct.requests)
             self.load_us.append(direct.load_cpu_us / direct.requests)
         for row in ROWS:
             for name, sample in samples.items():
                 if row.measure == measure.name and (name != DIRECT or row.has_direct):
-                    base = row.value(direct) if row.is_added else 0.0
+                    base = row.value(direct) if direct and row.is_added else 0.0
                     self.figures[row.label][name].append(row.value(sample) - base)
 
     def _run_cell(self, measure: Measure, candidate: Candidate | None, scale: float) -> Sample:
@@ -601,14 +642,15 @@ class Bench:
         Raises:
             BenchError: a wrong answer; nothing measured beside it can be trusted.
         """
-        is_converting = candidate is not None and candidate.name == AIPROXYD
+        is_converting = candidate is not None and candidate.name in (AIPROXYD, CACHED)
         ask = measure.ask if is_converting or measure.plain is None else measure.plain
         job = {
             "port": candidate.port if candidate else self.upstream_port,
+            "method": ask.method,
             "path": ask.path,
             "body": ask.body,
             # Whoever answers, the words are the upstream's.
-            "proofs": [ask.api.proof, (measure.plain or measure.ask).api.model],
+            "proofs": [ask.proof] if ask.proof else [ask.api.proof, (measure.plain or measure.ask).api.model],
             "ending": ask.api.ending,
             "key": KEY,
             "connections": measure.connections,
@@ -675,9 +717,11 @@ def table(figures: Figures, names: Sequence[str], labels: Iterable[str]) -> list
 def judge(target: Target, figures: Figures) -> str:
     """Say met, missed or not measured."""
     row = figures.get(target.row, {})
-    if not row.get(AIPROXYD) or (target.is_ratio and not row.get(NGINX)):
+    if not row.get(target.candidate) or (target.is_ratio and not row.get(NGINX)):
         return "not measured"
-    value = statistics.median(row[AIPROXYD])
+    value = statistics.median(row[target.candidate])
+    if target.less:
+        value -= statistics.median(figures[target.less][target.candidate])
     if target.is_ratio:
         value /= statistics.median(row[NGINX])
     return f"{'met' if value <= target.most else 'missed'} ({value:.1f})"

@@ -27,6 +27,7 @@ class Job(msgspec.Struct, forbid_unknown_fields=True):
     """One cell of the table: what to send, where, from how many connections, for how long."""
 
     port: int
+    method: str
     path: str
     body: str
     proofs: list[str]
@@ -57,7 +58,7 @@ class _Client(asyncio.Protocol):
 
     def __init__(self, job: Job) -> None:
         head = (
-            f"POST {job.path} HTTP/1.1\r\nhost: 127.0.0.1:{job.port}\r\nauthorization: Bearer {job.key}\r\n"
+            f"{job.method} {job.path} HTTP/1.1\r\nhost: 127.0.0.1:{job.port}\r\nauthorization: Bearer {job.key}\r\n"
             f"user-agent: bench\r\naccept: */*\r\ncontent-type: application/json\r\ncontent-length: {len(job.body)}"
         )
         self._request = (head + "\r\n\r\n" + job.body).encode()
