@@ -13,7 +13,9 @@ from aiohttp import web
 
 import aiproxyd
 from aiproxyd.asking import Interpreter
-from aiproxyd.config import Settings, UpstreamSettings
+from aiproxyd.cache.calls import CachedCalls
+from aiproxyd.cache.stores import MemoryStore, RedisStore, Store
+from aiproxyd.config import CacheSettings, Settings, UpstreamSettings
 from aiproxyd.dispatch import Dispatcher
 from aiproxyd.handlers import generation, models, passthrough, status
 from aiproxyd.inflight import InFlight
@@ -50,6 +52,7 @@ async def create_app(settings: Settings, access_log: AccessLog) -> web.Applicati
     Must run in the event loop that is to serve it.
     """
     mark = f"1.1 aiproxyd-{secrets.token_hex(8)}"
+    store = await open_store(settings.cache)
     sessions = {upstream.name: open_session(upstream) for upstream in settings.upstreams}
     providers: dict[str, Provider] = {
         upstream.name: PROVIDERS[upstream.provider](upstream, sessions[upstream.name], mark)
@@ -59,6 +62,7 @@ async def create_app(settings: Settings, access_log: AccessLog) -> web.Applicati
     router = Router(settings.upstreams, settings.retry, random.Random())  # noqa: S311  # no secret is drawn
     interpreter = Interpreter(catalogue, providers, is_strict=settings.strict_conversion)
     dispatcher = Dispatcher(catalogue, router, interpreter)
+    cached = CachedCalls(dispatcher, catalogue, interpreter, store, settings.cache.ttl_s) if store is not None else None
     keyring = Keyring(settings.keys)
     in_flight = InFlight()
 
@@ -79,12 +83,12 @@ async def create_app(settings: Settings, access_log: AccessLog) -> web.Applicati
     )
     app.on_response_prepare.append(stamp)
     app.on_shutdown.append(_draining(in_flight, settings.shutdown_timeout_s))
-    app.add_routes(status.routes(router, Metrics(lambda: families(router))))
+    app.add_routes(status.routes(router, Metrics(lambda: families(router), *([cached.families] if cached else []))))
     app.add_routes(models.routes(catalogue))
-    app.add_routes(generation.routes(dispatcher))
+    app.add_routes(generation.routes(cached or dispatcher))
     app.add_routes(passthrough.routes(catalogue, router, providers))
     allow_origins(app, settings.cors_origins)
-    app.cleanup_ctx.append(_closing(sessions, access_log))
+    app.cleanup_ctx.append(_closing(sessions, cached, access_log))
     app.cleanup_ctx.append(_probing(providers, router))
     return app
 
@@ -102,6 +106,15 @@ def open_session(upstream: UpstreamSettings) -> aiohttp.ClientSession:
         skip_auto_headers=("Accept", "Content-Type"),
         headers={"User-Agent": f"aiproxyd/{aiproxyd.__version__}"},
     )
+
+
+async def open_store(settings: CacheSettings) -> Store | None:
+    """Return where answers are kept; None where none is."""
+    if not settings.ttl_s:
+        return None
+    if settings.redis_url is None:
+        return MemoryStore(settings.max_bytes)
+    return await RedisStore.open(settings.redis_url.reveal())
 
 
 def allow_origins(app: web.Application, origins: tuple[str, ...]) -> None:
@@ -138,12 +151,14 @@ def _probing(providers: Mapping[str, Provider], router: Router) -> Callable[[web
 
 
 def _closing(
-    sessions: dict[str, aiohttp.ClientSession], access_log: AccessLog
+    sessions: dict[str, aiohttp.ClientSession], cached: CachedCalls | None, access_log: AccessLog
 ) -> Callable[[web.Application], AsyncIterator[None]]:
     async def closing(_app: web.Application) -> AsyncIterator[None]:
         yield
         for session in sessions.values():
             await session.close()
+        if cached is not None:
+            await cached.close()
         access_log.flush()
 
     return closing

@@ -57,19 +57,45 @@ class Interpreter:
             InvalidRequest: it cannot be asked that.
         """
         provider = self._providers[target.upstream]
-        name = self._choose_format(request, target, provider)
+        name = self.choose_format(request, target)
         is_converted = name != request.fmt.name
         crossing, losses = None, Losses()
         if is_converted:
-            crossing = self._cross(request, target, provider, name, principal)
+            # Embeddings are not asked for in a conversation.
+            crossing = self.cross(request, target, name, principal) if request.kind != "embed" else None
         elif _is_marked(request, provider):
-            request = self._clean(request, target, provider, principal, losses)
+            request = self._clean(request, target, principal, losses)
         asking = Asking(request, target, provider, FORMATS[name], is_converted, crossing, losses.names)
         if not (is_converted and request.kind in ("count", "embed")):
             asking.call = write_call(request, target, provider, crossing)
         if crossing is not None:
             asking.dropped = crossing.losses.names
         return asking
+
+    def provider(self, upstream: str) -> Provider:
+        """Return who speaks to *upstream*."""
+        return self._providers[upstream]
+
+    def cross(self, request: Request, target: Target, name: str, principal: Principal) -> Crossing:
+        """Return the way from the request's format to the one called *name*, which *target* is spoken to in.
+
+        Raises:
+            InvalidRequest: what is asked means nothing beyond its own format.
+        """
+        if request.kind == "other":
+            raise InvalidRequest(
+                f"model {request.model!r} cannot be used here: its upstream has no such method", param="$.model"
+            )
+        return Crossing(
+            request.decode(),
+            request.fmt,
+            FORMATS[name],
+            self.find_capabilities(request, target, name),
+            origin=f"{target.upstream}/{target.model}",
+            principal=principal.name,
+            memory=self._memory,
+            is_strict=self.is_strict,
+        )
 
     def find_window(self, target: Target) -> int | None:
         """Return how many tokens a conversation with *target* may have, None where that is not known.
@@ -80,61 +106,37 @@ class Interpreter:
         capabilities = provider.find_capabilities(target.model, provider.spoken[0])
         return self._catalogue.adjust(target.model, capabilities).context_tokens
 
-    def _choose_format(self, request: Request, target: Target, provider: Provider) -> str:
+    def choose_format(self, request: Request, target: Target) -> str:
+        """Return the name of the format in which *target* is spoken to.
+
+        Raises:
+            InvalidRequest: *request* cannot be read.
+        """
+        provider = self._providers[target.upstream]
         if request.kind != "generate":
             fitting = [name for name in provider.spoken if request.kind != "count" or FORMATS[name].counts_tokens]
             return request.fmt.name if request.fmt.name in fitting else next(iter(fitting), provider.spoken[0])
-        capabilities = self._find_capabilities(request, target, provider, provider.spoken[0])
+        capabilities = self.find_capabilities(request, target, provider.spoken[0])
         return provider.choose_format(request.fmt.name, capabilities, request.body, request.decode)
 
-    def _find_capabilities(self, request: Request, target: Target, provider: Provider, name: str) -> Capabilities:
+    def find_capabilities(self, request: Request, target: Target, name: str) -> Capabilities:
         """Return what the model of *target* accepts in the format *name*, as far as data and configuration know."""
+        provider = self._providers[target.upstream]
         return self._catalogue.adjust(request.model, provider.find_capabilities(target.model, name))
 
-    def _cross(
-        self, request: Request, target: Target, provider: Provider, name: str, principal: Principal
-    ) -> Crossing | None:
-        """Return the way from the request's format to the one called *name*, which *target* is spoken to in.
-
-        None for embeddings, which are not asked for in a conversation.
-
-        Raises:
-            InvalidRequest: what is asked means nothing beyond its own format.
-        """
-        if request.kind == "embed":
-            return None
-        if request.kind == "other":
-            raise InvalidRequest(
-                f"model {request.model!r} cannot be used here: its upstream has no such method", param="$.model"
-            )
-        return Crossing(
-            request.decode(),
-            request.fmt,
-            FORMATS[name],
-            self._find_capabilities(request, target, provider, name),
-            origin=f"{target.upstream}/{target.model}",
-            principal=principal.name,
-            memory=self._memory,
-            is_strict=self.is_strict,
-        )
-
-    def _clean(
-        self, request: Request, target: Target, provider: Provider, principal: Principal, losses: Losses
-    ) -> Request:
+    def _clean(self, request: Request, target: Target, principal: Principal, losses: Losses) -> Request:
         """Return *request* without what models of other formats have left in it, where they have."""
         match request.kind:
             case "generate":
-                return self._rewrite(request, target, provider, principal, losses)
+                return self._rewrite(request, target, principal, losses)
             case "count":
-                return self._rewrite_count(request, target, provider, principal)
+                return self._rewrite_count(request, target, principal)
             case "embed" | "other":
                 return request
 
-    def _rewrite(
-        self, request: Request, target: Target, provider: Provider, principal: Principal, losses: Losses
-    ) -> Request:
+    def _rewrite(self, request: Request, target: Target, principal: Principal, losses: Losses) -> Request:
         """Return *request* without what models of other formats have left in it, where they have."""
-        capabilities = self._find_capabilities(request, target, provider, request.fmt.name)
+        capabilities = self.find_capabilities(request, target, request.fmt.name)
         try:
             body = rewrite_request(
                 request.body,
@@ -151,11 +153,10 @@ class Interpreter:
             return request  # what we do not understand, the upstream may
         return request if body is None else replace(request, body=body)
 
-    def _rewrite_count(self, request: Request, target: Target, provider: Provider, principal: Principal) -> Request:
+    def _rewrite_count(self, request: Request, target: Target, principal: Principal) -> Request:
         """Return *request*, to count tokens, without what models of other formats have left in it."""
         try:
-            crossing = self._cross(request, target, provider, request.fmt.name, principal)
-            counting = crossing.encode_count(target.model) if crossing is not None else None
+            counting = self.cross(request, target, request.fmt.name, principal).encode_count(target.model)
         except InvalidRequest:
             return request  # what we do not understand, the upstream may
         return request if counting is None else replace(request, body=counting[1])

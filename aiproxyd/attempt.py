@@ -6,6 +6,7 @@ is an ordinary error.
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Literal, NoReturn, Protocol, TypeAlias
 
@@ -16,9 +17,11 @@ from typing_extensions import override
 
 from aiproxyd.config import Target
 from aiproxyd.conversion import Crossing, StreamCrossing
+from aiproxyd.directives import NONE, Directives
 from aiproxyd.errors import InvalidRequest, ProxyError, UpstreamCut, UpstreamError, UpstreamGarbage, UpstreamRefusal
 from aiproxyd.formats import GEMINI
 from aiproxyd.formats.base import Format, StreamTap, is_whole_event, quote_model
+from aiproxyd.formats.codec import StreamEncoder
 from aiproxyd.headers import select_for_caller, select_for_conversion
 from aiproxyd.hub import Request as HubRequest
 from aiproxyd.hub import Usage
@@ -53,6 +56,10 @@ class Request(Struct, kw_only=True):
     wants_usage: bool = True
     candidates: int = 1
     kind: Kind = "generate"
+    wishes: Directives = NONE
+    """What the caller wants of the cache."""
+    share: Callable[[Answer, Target, Format], Answer] | None = None
+    """What an upstream's answer goes through that others read as well."""
     decoded: HubRequest | None = None
 
     def decode(self) -> HubRequest:
@@ -99,6 +106,8 @@ class LiveStream(ABC):
         """The attempt that it comes of; whoever relays the stream says how it ended."""
         self.request: Request | None = None
         """What it answers, for an estimate of what it cost where it was left before its end."""
+        self.at_close: Callable[[], None] | None = None
+        """Called when all is recorded."""
         self._answer = answer
         self._record = record
         self._events = 0
@@ -171,6 +180,8 @@ class LiveStream(ABC):
             self._record.is_usage_estimated = True
         if self.lease is not None:
             self.lease.end()
+        if self.at_close is not None:
+            self.at_close()
 
 
 class Cutter(Protocol):
@@ -405,6 +416,31 @@ async def attempt(
     try:
         if not 200 <= answer.status < 300:
             raise await provider.read_refusal(answer, request.fmt if crossing is None else crossing.upstream)
+        if request.share is not None:
+            answer = request.share(answer, candidate.target, request.fmt if crossing is None else crossing.upstream)
+        is_handed_over = True
+        return await receive(answer, request, crossing, provider, deadline, record)
+    finally:
+        record.upstream_ms = (time.perf_counter() - started_s) * 1000
+        if not is_handed_over:
+            answer.close()
+
+
+async def receive(
+    answer: Answer,
+    request: Request,
+    crossing: Crossing | None,
+    provider: Provider,
+    deadline: float,
+    record: CallRecord,
+) -> WholeAnswer | LiveStream:
+    """Return what *answer*, which came with a success status, is to the caller of *request*; see to its being closed.
+
+    Raises:
+        UpstreamError: it broke off, or is an error in spite of its status.
+    """
+    is_handed_over = False
+    try:
         if not request.is_stream:
             if crossing is None:
                 return await read_whole(answer, request.fmt, record)
@@ -418,7 +454,6 @@ async def attempt(
         is_handed_over = True
         return stream
     finally:
-        record.upstream_ms = (time.perf_counter() - started_s) * 1000
         if not is_handed_over:
             answer.close()
 
@@ -501,7 +536,7 @@ async def _open_relay(
             cutter = EventCutter()
             hide_usage = _asks_usage(request, provider)
             tap = request.fmt.stream_tap(hide_usage=hide_usage, candidates=request.candidates)
-        case "application/json" if _wants_array(request):
+        case "application/json" if wants_array(request):
             cutter, tap = _NoCutter(), GEMINI.array_tap(request.candidates)
         case _:
             await _refuse_whole(answer, request.fmt, record)
@@ -513,12 +548,17 @@ async def _open_conversion(
 ) -> LiveStream:
     if answer.content_type not in (EVENT_STREAM, ""):
         await _refuse_whole(answer, crossing.upstream, record)
-    is_array = _wants_array(request)
-    encoder = (GEMINI.array_encoder if is_array else request.fmt.stream_encoder)(crossing.asked, record.request_id)
+    is_array = wants_array(request)
+    encoder = open_encoder(request, crossing.asked, record.request_id)
     return ConvertedStream(answer, crossing.open_stream(encoder), provider, record, deadline, is_array=is_array)
 
 
-def _wants_array(request: Request) -> bool:
+def open_encoder(request: Request, asked: HubRequest, request_id: str) -> StreamEncoder:
+    """Return an encoder for the stream that *request*, decoded *asked*, wants."""
+    return (GEMINI.array_encoder if wants_array(request) else request.fmt.stream_encoder)(asked, request_id)
+
+
+def wants_array(request: Request) -> bool:
     """Tell whether a stream is wanted as an array in JSON.
 
     Gemini's callers get events only where they ask for them: https://ai.google.dev/api/generate-content.

@@ -11,6 +11,7 @@ import re
 import socket
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, Final, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar, get_args, get_origin
 
@@ -95,7 +96,7 @@ class UpstreamSettings(Struct, frozen=True, kw_only=True):
     max_queue: int = 100
     """How many calls may wait for it."""
     queue_timeout_s: float = 30.0
-    """How long one may wait."""
+    """How long a call may wait for a slot there."""
     probe_interval_s: float | None = None
     """How often it is asked for its models while it is left in peace, to find out sooner that it is back."""
     limits: TimeLimits
@@ -103,6 +104,12 @@ class UpstreamSettings(Struct, frozen=True, kw_only=True):
 
 Strategy: TypeAlias = Literal["ordered", "weighted", "least-latency"]
 """How one of several targets is chosen."""
+
+
+CacheScope: TypeAlias = Literal["key", "shared"]
+"""Who gets an answer that is in the cache: callers with the key that it was made for, or all who may use the model."""
+CacheWhen: TypeAlias = Literal["always", "deterministic", "never"]
+"""Whose answers are kept: all; those of requests with temperature 0; none."""
 
 
 class Target(NamedTuple):
@@ -121,6 +128,8 @@ class ModelSettings(Struct, frozen=True, kw_only=True):
     strategy: Strategy = "ordered"
     weights: tuple[float, ...] = ()
     """One for each target of the strategy ``weighted``; empty: all alike."""
+    cache_scope: CacheScope = "key"
+    cache_when: CacheWhen = "always"
     capabilities: dict[str, Any] = {}
     """Fields of `aiproxyd.capabilities.Capabilities` that are known better than our data has them, by name."""
 
@@ -147,6 +156,17 @@ class RetrySettings(Struct, frozen=True, kw_only=True):
     """How long a conversation goes to where it was answered last; 0: not at all."""
 
 
+class CacheSettings(Struct, frozen=True, kw_only=True):
+    """The response cache."""
+
+    ttl_s: float = 0.0
+    """How long an answer is kept; 0: none is."""
+    max_bytes: int = 64 * 1024 * 1024
+    """How much memory the answers take."""
+    redis_url: Secret | None = None
+    """Where they are kept instead; it may hold a password."""
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     """Everything the daemon is told."""
 
@@ -164,6 +184,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     strict_conversion: bool
     """Refuse what a conversion would otherwise drop."""
     retry: RetrySettings = RetrySettings()
+    cache: CacheSettings = CacheSettings()
     upstreams: tuple[UpstreamSettings, ...]
     models: tuple[ModelSettings, ...]
     keys: tuple[KeySettings, ...]
@@ -198,7 +219,7 @@ def _to_seconds(text: str) -> float:
     return seconds
 
 
-def _to_seconds_or_none(text: str) -> float:
+def _to_seconds_or_zero(text: str) -> float:
     seconds = float(text)
     if not 0 <= seconds < float("inf"):
         raise ValueError(text)
@@ -245,7 +266,7 @@ def _one_of(*words: str) -> Callable[[str], str]:
 
 _EXPECTED: Final[dict[Callable[[str], Any], str]] = {
     _to_seconds: "seconds, more than 0",
-    _to_seconds_or_none: "seconds, 0 or more",
+    _to_seconds_or_zero: "seconds, 0 or more",
     _to_count: "a number, 0 or more",
     _to_port: "a port number, 0 to 65535",
     _to_bytes: "a number of bytes, at least 1",
@@ -301,21 +322,24 @@ OPTIONS: Final = (
     Option(*_own("idle-timeout"), _to_seconds, 300, "longest silence within an answer, in seconds", "S"),
     Option(*_own("request-timeout"), _to_seconds, 3600, "seconds for a whole call", "S"),
     Option(*_own("retries"), _to_count, 2, "attempts beyond one at each target with each key", "N"),
-    Option(*_own("max-retry-wait"), _to_seconds_or_none, 10, "longest pause before one of them, in seconds", "S"),
+    Option(*_own("max-retry-wait"), _to_seconds_or_zero, 10, "longest pause before one of them, in seconds", "S"),
     Option(
         *_own("max-cooldown"),
-        _to_seconds_or_none,
+        _to_seconds_or_zero,
         900,
         "longest time for which an upstream, key or model that fails is left in peace, in seconds; 0 is never",
         "S",
     ),
     Option(
         *_own("affinity-ttl"),
-        _to_seconds_or_none,
+        _to_seconds_or_zero,
         300,
         "seconds for which a conversation stays with the target and key that answered it; 0 is off",
         "S",
     ),
+    Option(*_own("cache-ttl"), _to_seconds_or_zero, 0, "seconds for which an answer is kept; 0 is off", "S"),
+    Option(*_own("cache-max-bytes"), _to_bytes, 64 * 1024 * 1024, "how much memory kept answers take", "BYTES"),
+    Option(*_own("redis-url"), str, None, "keep answers there instead, for all instances: redis://HOST:PORT", "URL"),
     Option(*_own("shutdown-timeout"), _to_seconds, 30, "seconds that running answers get at SIGTERM", "S"),
     Option(*_own("max-body-bytes"), _to_bytes, 32 * 1024 * 1024, "longest request body", "BYTES"),
     Option(*_own("log-level"), _to_log_level, "info", "debug, info, warning or error", "LEVEL"),
@@ -360,6 +384,8 @@ class _ModelSection(Struct, rename="kebab"):
     targets: str
     strategy: Strategy = "ordered"
     weights: str = ""
+    cache_scope: CacheScope = "key"
+    cache_when: CacheWhen = "always"
 
 
 class _KeySection(Struct, rename="kebab"):
@@ -527,6 +553,11 @@ class _Loader:
                 max_wait_s=options.max_retry_wait,
                 max_cooldown_s=options.max_cooldown,
                 affinity_ttl_s=options.affinity_ttl,
+            ),
+            cache=CacheSettings(
+                ttl_s=options.cache_ttl,
+                max_bytes=options.cache_max_bytes,
+                redis_url=self._read_redis_url(options.redis_url),
             ),
             upstreams=upstreams,
             models=self._load_models(sections, {upstream.name for upstream in upstreams}),
@@ -754,6 +785,18 @@ class _Loader:
             self._problems.append(f"{place}: weights only count with `strategy = weighted`")
         return weights
 
+    def _read_redis_url(self, url: str | None) -> Secret | None:
+        if not url:
+            return None
+        # It may hold a password, and so is not repeated.
+        if not url.startswith(("redis://", "rediss://", "unix://")):
+            self._problems.append("redis-url: write redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH")
+        elif find_spec("redis") is None:
+            self._problems.append("redis-url needs the package redis: `pip install 'aiproxyd[redis]'`")
+        elif not _is_redis_url(url):
+            self._problems.append("redis-url: it cannot be read; are the special characters of its password quoted?")
+        return Secret(url)
+
     def _check_queue(self, section: Section, lines: _UpstreamSection) -> None:
         for option in ("max-queue", "queue-timeout"):
             if lines.max_concurrency is None and option in section.values:
@@ -837,6 +880,8 @@ class _Loader:
                     targets=targets,
                     strategy=lines.strategy,
                     weights=self._read_weights(section, lines, len(targets)),
+                    cache_scope=lines.cache_scope,
+                    cache_when=lines.cache_when,
                     capabilities=capabilities,
                 )
             )
@@ -953,6 +998,16 @@ def _is_own_address(url: URL, settings: Settings) -> bool:
 
 def _provider_options(options: argparse.Namespace, provider: str) -> tuple[str | None, str | None]:
     return getattr(options, f"{provider}_api_key"), getattr(options, f"{provider}_base_url")
+
+
+def _is_redis_url(url: str) -> bool:
+    from redis.asyncio.connection import parse_url  # slow, and seldom needed
+
+    try:
+        parse_url(url)
+    except ValueError:
+        return False
+    return True
 
 
 def _to_keys(text: str) -> tuple[Secret, ...]:

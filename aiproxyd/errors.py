@@ -11,6 +11,7 @@
     │   ├── BodyTimeout             408
     │   ├── BodyTooLarge            413
     │   ├── UpgradeRequired         426
+    │   ├── NotCached               504  the cache has no answer, and no upstream was to be asked
     │   └── LoopDetected            508  a request of our own came back to us
     ├── UpstreamError               an upstream did not do its part
     │   ├── UpstreamUnavailable     502  refused, unreachable, TLS failed
@@ -29,7 +30,7 @@ Status and kind belong to the class; only UpstreamRefusal takes them from what t
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 Kind = Literal[
     "invalid_request",
@@ -110,6 +111,16 @@ class ProxyError(Exception):
         self.details = details
         """What programs read where the format has a place for it, in the words of the caller's format."""
 
+    def copy(self) -> Self:
+        """Return another one that says the same, for another caller.
+
+        To raise one and the same for each would add to its traceback every time.
+        """
+        copied = type(self).__new__(type(self))
+        copied.args = self.args
+        copied.__dict__.update(self.__dict__)
+        return copied
+
 
 class CallerError(ProxyError):
     """The caller sent what cannot be served."""
@@ -187,6 +198,14 @@ class UpgradeRequired(CallerError):
 
     status = 426
     code = "upgrade_required"
+
+
+class NotCached(CallerError):
+    """The caller wanted an answer from the cache or none: https://www.rfc-editor.org/rfc/rfc9111.html#section-5.2.1.7."""
+
+    status = 504
+    kind: Kind = "timeout"
+    code = "not_cached"
 
 
 class LoopDetected(CallerError):

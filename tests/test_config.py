@@ -117,6 +117,17 @@ SAMPLES = {
     "max-retry-wait": Sample("0", 0.0, "7.5", 7.5, 10.0, "inf", lambda s: s.retry.max_wait_s),
     "max-cooldown": Sample("0", 0.0, "60", 60.0, 900.0, "nan", lambda s: s.retry.max_cooldown_s),
     "affinity-ttl": Sample("0", 0.0, "60", 60.0, 300.0, "-1", lambda s: s.retry.affinity_ttl_s),
+    "cache-ttl": Sample("0", 0.0, "60", 60.0, 0.0, "inf", lambda s: s.cache.ttl_s),
+    "cache-max-bytes": Sample("1", 1, "5000", 5000, 67108864, "0", lambda s: s.cache.max_bytes),
+    "redis-url": Sample(
+        "redis://127.0.0.1:1/0",
+        "redis://127.0.0.1:1/0",
+        "unix:///run/redis.sock",
+        "unix:///run/redis.sock",
+        None,
+        None,
+        lambda s: s.cache.redis_url and s.cache.redis_url.reveal(),
+    ),
     "shutdown-timeout": Sample("4", 4.0, "7", 7.0, 30.0, "soon", lambda s: s.shutdown_timeout_s),
     "max-body-bytes": Sample("1", 1, "5000", 5000, 33554432, "0", lambda s: s.max_body_bytes),
     "log-level": Sample("debug", "debug", "WARNING", "warning", "info", "loud", lambda s: s.log_level),
@@ -684,8 +695,8 @@ def test_a_model_section_names_targets_in_their_order(ini: WriteIni) -> None:
         ("strategy = ordered", "4: [model m] needs a line `targets = ...`"),
         (
             "target = other/m\ntargets = other/m",
-            "5: unknown option target; known are targets, strategy, weights, and what is known of a model, "
-            "such as max-output-tokens",
+            "5: unknown option target; known are targets, strategy, weights, cache-scope, cache-when, and what is "
+            "known of a model, such as max-output-tokens",
         ),
     ],
 )
@@ -1118,3 +1129,42 @@ def test_a_key_that_is_listed_twice_counts_once(tmp_path: Path) -> None:
     (upstream,) = load_settings(["--config", str(path)], {}).upstreams
 
     assert [key.reveal() for key in upstream.api_keys] == ["a", "b"]
+
+
+@pytest.mark.parametrize("url", ["http://user:secret@host", "127.0.0.1:6379", "redis:secret"])
+def test_a_wrong_url_of_redis_is_a_problem_that_does_not_show_it(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(["--demo", "--redis-url", url], {})
+
+    assert caught.value.problems == ("redis-url: write redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH",)
+
+
+def test_a_url_of_redis_with_a_password_is_not_shown() -> None:
+    settings = load_settings(["--demo", "--redis-url", "redis://:secret@127.0.0.1:1"], {})
+
+    assert "secret" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("", ("key", "always")),
+        ("cache-scope = shared\ncache-when = deterministic", ("shared", "deterministic")),
+        ("cache-when = never", ("key", "never")),
+    ],
+)
+def test_a_model_says_what_becomes_of_its_answers(lines: str, expected: tuple[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "config.ini"
+    path.write_text(f"[upstream u]\nprovider = demo\n[model m]\ntargets = u/m\n{lines}\n")
+
+    (model,) = load_settings(["--config", str(path)], {}).models
+
+    assert (model.cache_scope, model.cache_when) == expected
+
+
+def test_a_wrong_word_about_the_cache_is_a_problem(tmp_path: Path) -> None:
+    path = tmp_path / "config.ini"
+    path.write_text("[upstream u]\nprovider = demo\n[model m]\ntargets = u/m\ncache-scope = all\n")
+
+    with pytest.raises(ConfigError, match=r"config.ini:5: cache-scope: 'all' is not key or shared"):
+        load_settings(["--config", str(path)], {})

@@ -33,7 +33,7 @@ def test_the_tree_is_as_it_is_drawn() -> None:
     assert [int(status or grown) for (_, _, status), (_, _, grown) in zip(drawn, tree, strict=True)] == [
         status for _, _, status in tree
     ]
-    assert len(tree) == 22
+    assert len(tree) == 23
 
 
 @pytest.mark.parametrize(
@@ -131,3 +131,51 @@ def test_a_configuration_error_has_one_line_per_problem() -> None:
 
     assert error.problems == ("a.ini:3: no", "a.ini:4: neither")
     assert str(error) == "a.ini:3: no\na.ini:4: neither"
+
+
+def make_each() -> list[ProxyError]:
+    """Return an error of every class of the tree, with something in every attribute."""
+    made: list[ProxyError] = []
+    for _, name, _ in tree_of(ProxyError):
+        kind = getattr(errors, name)
+        if kind is MethodNotAllowed:
+            error: ProxyError = MethodNotAllowed("PUT", ["GET"])
+        elif kind is UpstreamRefusal:
+            error = UpstreamRefusal("slow down", status=429, body=b"{}", retry_after_s=7.0)
+            error.headers = {"retry-after": "7"}
+        else:
+            error = kind("no", param="$.model", retry_after_s=2.5, details={"a": 1})
+        error.code = "another"
+        made.append(error)
+    return made
+
+
+@pytest.mark.parametrize("error", make_each(), ids=lambda error: type(error).__name__)
+def test_a_copy_says_the_same_and_is_another(error: ProxyError) -> None:
+    copied = error.copy()
+
+    assert copied is not error
+    assert type(copied) is type(error)
+    assert (str(copied), copied.args, vars(copied)) == (str(error), error.args, vars(error))
+    assert (copied.status, copied.kind, copied.code, copied.is_lasting) == (
+        error.status,
+        error.kind,
+        error.code,
+        error.is_lasting,
+    )
+    copied.message, copied.code = "changed", "changed"
+    assert (error.message == "changed", error.code) == (False, "another")
+
+
+@pytest.mark.parametrize("error", make_each(), ids=lambda error: type(error).__name__)
+def test_a_copy_is_raised_apart(error: ProxyError) -> None:
+    copies = [error.copy(), error.copy()]
+    for copied in copies:
+        with pytest.raises(type(error)) as caught:
+            raise copied from ValueError("first")
+        assert caught.value is copied
+
+    assert error.__traceback__ is None
+    assert error.__cause__ is None
+    assert copies[0].__traceback__ is not copies[1].__traceback__
+    assert copies[0].copy().__traceback__ is None

@@ -117,6 +117,16 @@ class Crossing:
         response = fold(events)
         return self._caller.encode_response(response, self.asked), response
 
+    def replay(self, body: bytes, encoder: StreamEncoder | None) -> bytes:
+        """Return the caller's answer to a whole answer of the upstream: written by *encoder* as a stream, else whole.
+
+        Raises:
+            UpstreamError: it is no answer.
+        """
+        if encoder is None:
+            return self.convert_answer(body)[0]
+        return b"".join(map(encoder.feed, self._inbound.feed(unfold(self.upstream.decode_response(body)))))
+
     def open_stream(self, encoder: StreamEncoder) -> "StreamCrossing":
         """Return the machine that converts the upstream's stream to what *encoder* writes."""
         return StreamCrossing(self.upstream.stream_decoder(self.asked.candidates), self._inbound, encoder)

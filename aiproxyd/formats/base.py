@@ -132,6 +132,14 @@ class Format(ABC):
     conversations: ClassVar[Conversations]
     """How they are told apart."""
 
+    volatile_fields: ClassVar[frozenset[str]] = frozenset()
+    """Fields of a body that say nothing about the answer."""
+    volatile_texts: ClassVar[tuple[str, ...]] = ()
+    """How texts of the system's begin that say nothing about the answer where nothing but ``NAME=VALUE;`` follows, and
+    change from call to call."""
+    telling_headers: ClassVar[tuple[str, ...]] = ()
+    """Headers that say something about the answer."""
+
     @abstractmethod
     def peek(self, body: bytes) -> Peek:
         """Read what steers the byte path from a request body.

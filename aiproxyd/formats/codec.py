@@ -189,7 +189,7 @@ def to_object(arguments: str) -> Raw:
     given back: ``{"INVALID_JSON": "..."}``, https://docs.anthropic.com/en/docs/agents-and-tools/tool-use/fine-grained-tool-streaming.
     """
     data = read_arguments(arguments).encode(errors="replace")
-    return Raw(data if _is_object(data) else msgspec.json.encode({INVALID_JSON: data.decode()}))
+    return Raw(data if is_object(data) else msgspec.json.encode({INVALID_JSON: data.decode()}))
 
 
 def unwrap_arguments(arguments: str) -> str:
@@ -206,10 +206,11 @@ def unwrap_arguments(arguments: str) -> str:
     if wrapped.keys() != {INVALID_JSON}:
         return arguments
     text = wrapped[INVALID_JSON]
-    return arguments if _is_object(read_arguments(text).encode()) else text
+    return arguments if is_object(read_arguments(text).encode()) else text
 
 
-def _is_object(data: bytes) -> bool:
+def is_object(data: bytes) -> bool:
+    """Tell whether *data* is the JSON text of an object."""
     try:
         _object.decode(data)
     except JSON_ERRORS:

@@ -9,6 +9,8 @@ from aiohttp.typedefs import Handler
 
 from aiproxyd.appkeys import PRINCIPAL, RECORD
 from aiproxyd.attempt import JSON_TYPE, Kind, Request, WholeAnswer
+from aiproxyd.cache.calls import CachedCalls
+from aiproxyd.directives import read_directives
 from aiproxyd.dispatch import Dispatcher
 from aiproxyd.errors import MethodNotAllowed, UnknownPath
 from aiproxyd.formats import ANTHROPIC, GEMINI, OPENAI_CHAT, OPENAI_RESPONSES
@@ -39,27 +41,27 @@ _GEMINI_KINDS: Final[dict[str, Kind]] = {
 OWN_PATHS: Final = frozenset(path for path, _, _ in _ENDPOINTS)
 
 
-def routes(dispatcher: Dispatcher) -> Iterable[web.RouteDef]:
+def routes(calls: Dispatcher | CachedCalls) -> Iterable[web.RouteDef]:
     """Return the routes of this module."""
     for path, fmt, kind in _ENDPOINTS:
-        yield web.post(path, _endpoint(path, fmt, dispatcher, kind))
+        yield web.post(path, _endpoint(path, fmt, calls, kind))
     yield web.get("/v1/responses", _refuse_get)
-    gemini = _gemini_endpoint(dispatcher)
+    gemini = _gemini_endpoint(calls)
     for prefix in GEMINI_PREFIXES:
         yield web.post(prefix + "/{tail:.+}", gemini)
 
 
-def _endpoint(path: str, fmt: Format, dispatcher: Dispatcher, kind: Kind) -> Handler:
+def _endpoint(path: str, fmt: Format, calls: Dispatcher | CachedCalls, kind: Kind) -> Handler:
     async def handler(request: web.Request) -> web.StreamResponse:
         body = await read_body(request)
         peek = fmt.peek(body)
         peek.stream = kind == "generate" and peek.stream
-        return await _serve(request, dispatcher, fmt, path, body, peek, kind)
+        return await _serve(request, calls, fmt, path, body, peek, kind)
 
     return handler
 
 
-def _gemini_endpoint(dispatcher: Dispatcher) -> Handler:
+def _gemini_endpoint(calls: Dispatcher | CachedCalls) -> Handler:
     async def handler(request: web.Request) -> web.StreamResponse:
         prefix, _, tail = request.rel_url.raw_path.partition("/models/")
         model, _, method = unquote(tail).rpartition(":")
@@ -69,13 +71,13 @@ def _gemini_endpoint(dispatcher: Dispatcher) -> Handler:
         peek = GEMINI.peek(body)
         peek.model, peek.stream = model.removeprefix("models/"), method.startswith("stream")
         kind = _GEMINI_KINDS.get(method, "other")
-        return await _serve(request, dispatcher, GEMINI, f"{prefix}/models/{{model}}:{method}", body, peek, kind)
+        return await _serve(request, calls, GEMINI, f"{prefix}/models/{{model}}:{method}", body, peek, kind)
 
     return handler
 
 
 async def _serve(
-    request: web.Request, dispatcher: Dispatcher, fmt: Format, path: str, body: bytes, peek: Peek, kind: Kind
+    request: web.Request, calls: Dispatcher | CachedCalls, fmt: Format, path: str, body: bytes, peek: Peek, kind: Kind
 ) -> web.StreamResponse:
     use_model(request, peek.model, fmt, body)
     headers = select_for_upstream(request.headers)
@@ -94,8 +96,9 @@ async def _serve(
         wants_usage=peek.wants_usage,
         candidates=peek.candidates,
         kind=kind,
+        wishes=read_directives(",".join(request.headers.getall("Cache-Control", ()))),
     )
-    answer = await dispatcher.send(call, request[PRINCIPAL], record)
+    answer = await calls.send(call, request[PRINCIPAL], record)
     if isinstance(answer, WholeAnswer):
         return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
     return await relay_stream(request, answer, fmt, record)

@@ -1,4 +1,4 @@
-"""Is it alive, is it ready, what is it: answered without a key."""
+"""Is it alive, is it ready, what is it, how is it: for those who watch over it."""
 
 import asyncio
 import math

@@ -6,6 +6,7 @@ from typing import Final
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
+from multidict import CIMultiDict
 
 import aiproxyd
 from aiproxyd.appkeys import RECORD
@@ -60,9 +61,17 @@ async def stamp(request: web.Request, response: web.StreamResponse) -> None:
         if record.upstream_model:
             headers["x-aiproxyd-model"] = _UNPRINTABLE.sub("?", record.upstream_model[:MAX_NAME_CHARS])
         headers["x-aiproxyd-attempts"] = str(record.attempts)
+    _stamp_cache(headers, record)
     if record.dropped:
         headers["x-aiproxyd-dropped"] = _UNPRINTABLE.sub("?", ", ".join(record.dropped))[:MAX_DROPPED_CHARS]
     if record.upstream_ms is not None:
         headers["Server-Timing"] = f"upstream;dur={record.upstream_ms:.1f}, total;dur={record.elapsed_ms:.1f}"
     if record.format == ANTHROPIC.name and "request-id" not in headers:
         headers["request-id"] = record.request_id  # where Anthropic's SDKs look for it
+
+
+def _stamp_cache(headers: CIMultiDict[str], record: CallRecord) -> None:
+    if record.cache_status:
+        headers["Cache-Status"] = record.cache_status
+    if record.age_s is not None:
+        headers["Age"] = str(record.age_s)

@@ -148,6 +148,8 @@ class Provider(ABC):
         credentials = [self.credential(key) for key in settings.api_keys] or [{}]
         self._own_headers = [{**_OWN_HEADERS, "Via": mark, **credential} for credential in credentials]
         self._base = str(settings.base_url)
+        self.address = f"{settings.provider} {self._base} {settings.api} {settings.flavour}"
+        """Whom it asks, and how: answers of one are not those of another, whatever their names."""
 
     @abstractmethod
     def credential(self, key: Secret) -> dict[str, str]:

@@ -29,6 +29,8 @@ class Route(NamedTuple):
     strategy: Strategy = "ordered"
     weights: tuple[float, ...] = ()
     """One for each target; empty: all alike."""
+    section: ModelSettings | None = None
+    """The ``[model]`` that leads there."""
 
 
 class Catalogue:
@@ -127,7 +129,7 @@ class Catalogue:
                 targets = (
                     Target(target.upstream, name if target.model == "*" else target.model) for target in model.targets
                 )
-                return Route(tuple(targets), model.strategy, model.weights)
+                return Route(tuple(targets), model.strategy, model.weights, model)
         upstream, _, rest = name.partition("/")
         return Route((Target(upstream, rest),)) if rest and upstream in self._providers else None
 

@@ -105,6 +105,8 @@ def _render_text(method: str, path: str, status: int, record: CallRecord) -> str
         f"{_to_time(time.time())} INFO request id={record.request_id} principal={_quote(record.principal)} "
         f"{method} {_quote(path)} model={_quote(record.model[:MAX_NAME_CHARS])} upstream={record.upstream or '-'} "
         f"{_render_target(record)}status={status} ms={record.elapsed_ms:.1f} tokens={tokens}"
+        f"{f' cache={record.cache}' if record.cache else ''}"
+        f"{f' saved={_render_usage(record.saved, is_estimated=False)}' if record.saved else ''}"
         f"{f' dropped={_quote_once(dropped)}' if dropped else ''}"
         f"{f' error={record.error}' if record.error else ''}"
     )
@@ -172,6 +174,10 @@ def _render_json(method: str, path: str, status: int, record: CallRecord) -> str
         line["attempts"] = record.attempts
     if _has_story(record):
         line["tried"] = [_tell_try(each) for each in record.tries]
+    if record.cache:
+        line["cache"] = record.cache
+    if record.saved:
+        line["tokens_saved"] = record.saved
     if record.dropped:
         line["dropped"] = record.dropped
     if record.error:

@@ -27,7 +27,10 @@ class CallRecord:
     """One per request; filled in by whoever learns something."""
 
     __slots__ = (
+        "age_s",
         "attempts",
+        "cache",
+        "cache_status",
         "dropped",
         "error",
         "format",
@@ -37,6 +40,7 @@ class CallRecord:
         "model",
         "principal",
         "request_id",
+        "saved",
         "started_s",
         "tries",
         "upstream",
@@ -65,6 +69,14 @@ class CallRecord:
         self.usage: Usage | None = None
         self.is_usage_estimated = False
         """Whether the usage is our estimate, because the answer was left before the upstream said."""
+        self.cache = ""
+        """What the cache did for the call: hit, collapsed, miss, bypass; empty where there is none."""
+        self.cache_status = ""
+        """The same for the caller: https://www.rfc-editor.org/rfc/rfc9211.html."""
+        self.age_s: int | None = None
+        """How old the answer is that was in the cache."""
+        self.saved: Usage | None = None
+        """What the call would have cost."""
         self.error = ""
         """Code of the error that ended the call, also where it came in band."""
         self.is_started = False

@@ -83,7 +83,7 @@ def pairs(*cells: Cell, without: Callable[[str, Cell], bool] = lambda name, cell
 
 
 class Stage:
-    """Two gateways with the same upstreams, a strict one and a hasty one. Lives as long as the tests.
+    """Two gateways with the same upstreams, a strict one, a hasty one and one with a cache. Lives as long as the tests.
 
     Each begins with `reset`.
     """
@@ -104,7 +104,7 @@ class Stage:
         }
         self.callers: dict[str, Caller] = {caller.name: caller() for caller in CALLERS}
         self.expects_refusals = False
-        self.url = self.other_url = self.strict_url = self.hasty_url = ""
+        self.url = self.other_url = self.strict_url = self.hasty_url = self.cached_url = ""
 
     def start(self) -> None:
         self._thread.start()
@@ -114,6 +114,7 @@ class Stage:
         self.url, self.other_url = self.start_gateway(ini), self.start_gateway(ini)
         self.strict_url = self.start_gateway(ini, "--strict-conversion")
         self.hasty_url = self.start_gateway(ini, "--first-event-timeout", "0.2", "--idle-timeout", "0.2")
+        self.cached_url = self.start_gateway(ini, "--cache-ttl", "600")
 
     def start_gateway(self, ini: str, *flags: str) -> str:
         path = self._folder / f"config-{len(self._gateways)}.ini"

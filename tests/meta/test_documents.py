@@ -41,7 +41,7 @@ def test_an_option_is_in_the_example_with_its_default(option: Option) -> None:
 
     assert line is not None
     if option.default is not None and option.name != "cors-origins":
-        assert line[1] == {False: "no"}.get(option.default, str(option.default))
+        assert line[1] == ("no" if option.default is False else str(option.default))
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)

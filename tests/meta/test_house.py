@@ -24,6 +24,8 @@ NO_TEST_OF_ITS_OWN = {
     "app": "http/test_failures.py",
     "appkeys": "http/test_auth.py",
     "attempt": "http/test_matrix.py",
+    "cache/calls": "http/test_cache.py",
+    "cache/flights": "http/test_cache.py",
     "config": "test_config.py",
     "dispatch": "http/test_failures.py",
     "handlers/generation": "http/test_byte_path.py",

@@ -33,6 +33,10 @@ class Anthropic(Format):
     """The ``anthropic`` format."""
 
     name = wire.NAME
+    # Documents and search results that are made of texts, and references to tools, are those texts for others.
+    volatile_fields = frozenset(("cache_control", "metadata", "stream"))
+    volatile_texts = (requests.BILLING_HEADER,)
+    telling_headers = ("anthropic-beta",)
     counts_tokens = True
     conversations = Conversations(
         "messages", orders=("system",), passing=requests.BILLING_HEADER.encode(), sessions={"metadata": _SESSION}

@@ -32,6 +32,9 @@ class Gemini(Format):
     """The ``gemini`` format."""
 
     name = NAME
+    telling_headers = ("x-goog-fieldmask",)
+    # The order counts, and is no part of JSON Schema.
+    volatile_fields = frozenset(("labels", "store"))
     counts_tokens = True
     conversations = Conversations("contents", orders=("systemInstruction", "system_instruction"))
     marks = (b"gw1", b"Z3cxL")

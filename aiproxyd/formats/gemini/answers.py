@@ -190,7 +190,9 @@ def write_block_part(block: Block) -> AnyPart | None:
 def write_call(call: ToolCall) -> Part:
     """Return *call* as a part."""
     args = to_object(call.arguments)
-    return Part(function_call=FunctionCall(call.name, args, call.id), thought_signature=write_signature(call.seal))
+    return Part(
+        function_call=FunctionCall(call.name, args, call.id or None), thought_signature=write_signature(call.seal)
+    )
 
 
 def _write_media(media: Media) -> Part | None:

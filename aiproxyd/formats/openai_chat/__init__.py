@@ -23,6 +23,21 @@ class OpenAIChat(OpenAIFormat):
     """The ``openai-chat`` format."""
 
     name = "openai-chat"
+    telling_headers = ("openai-beta",)
+    # The answers to the deprecated fields have another shape.
+    volatile_fields = frozenset(
+        (
+            "metadata",
+            "prompt_cache_key",
+            "prompt_cache_options",
+            "prompt_cache_retention",
+            "safety_identifier",
+            "store",
+            "stream",
+            "stream_options",
+            "user",
+        )
+    )
     conversations = Conversations("messages", sessions={"prompt_cache_key": SESSION_NAME})
     marks = (b"gw1",)
     members: ClassVar[Mapping[str, tuple[str, ...]]] = {"turns": ("messages",)}

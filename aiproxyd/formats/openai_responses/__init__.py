@@ -34,6 +34,21 @@ class OpenAIResponses(OpenAIFormat):
     """The ``openai-responses`` format."""
 
     name = NAME
+    telling_headers = ("openai-beta",)
+    volatile_fields = frozenset(
+        (
+            "client_metadata",
+            "metadata",
+            "prompt_cache_key",
+            "prompt_cache_options",
+            "prompt_cache_retention",
+            "safety_identifier",
+            "store",
+            "stream",
+            "stream_options",
+            "user",
+        )
+    )
     counts_tokens = True
     conversations = Conversations(
         "input", orders=("instructions",), sessions={"prompt_cache_key": SESSION_NAME, "conversation": _CONVERSATION}

@@ -1,0 +1,1 @@
+"""The response cache: the same question costs once."""
