@@ -2,60 +2,34 @@
 
 import asyncio
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Final, NamedTuple
-
-import msgspec
-from msgspec.structs import replace
-from multidict import CIMultiDict
+from typing import Final
 
 from aiproxyd.asking import Interpreter
-from aiproxyd.attempt import (
-    EVENT_STREAM,
-    JSON_TYPE,
-    LiveStream,
-    Request,
-    WholeAnswer,
-    open_encoder,
-    receive,
-    wants_array,
-)
+from aiproxyd.attempt import LiveStream, Request, WholeAnswer, receive, wants_array
 from aiproxyd.cache.entries import MAX_ENTRY_BYTES, Entry, is_good, read_stream
 from aiproxyd.cache.flights import Flight
-from aiproxyd.cache.keys import digest, write_meaning
-from aiproxyd.cache.stores import Held, Rendering, Store
-from aiproxyd.config import Target
+from aiproxyd.cache.questions import Caller, Question, Reader
+from aiproxyd.cache.replies import Narrator
+from aiproxyd.cache.stores import Held, Store
 from aiproxyd.dispatch import Dispatcher
 from aiproxyd.errors import InvalidRequest, NotCached, ProxyError, UpstreamError, UpstreamRefusal
-from aiproxyd.formats import FORMATS
-from aiproxyd.hub import Candidate, Refusal, Response, Text, ToolCall, Usage, unfold
-from aiproxyd.hub import Request as HubRequest
+from aiproxyd.hub import Response, Usage
 from aiproxyd.keyring import Principal
 from aiproxyd.providers.base import Answer
-from aiproxyd.routing.catalogue import Catalogue, Route
+from aiproxyd.routing.catalogue import Catalogue
 from aiproxyd.routing.faults import FINAL, judge
 from aiproxyd.tasks import spawn
 from aiproxyd.telemetry.metrics import Family
 from aiproxyd.telemetry.records import CallRecord
 from aiproxyd.tokens import estimate_usage
 
-MAX_KNOWN: Final = 20_000
-"""Requests whose keys are remembered, so that one that comes again need not be decoded; about 4 MB."""
 CLOSE_PATIENCE_S: Final = 1.0
 """How long answers that are on their way to the cache have when the daemon stops."""
 MAX_FAILURES: Final = 2
 """Failed calls that one caller goes through at most, its own and those that it has joined."""
-
-
-class _Question(NamedTuple):
-    """What is asked."""
-
-    digest: bytes
-    """Stands for all of the request."""
-    key: bytes
-    """Stands for what it means, and whom."""
 
 
 class CachedCalls:
@@ -69,9 +43,9 @@ class CachedCalls:
         self._catalogue = catalogue
         self._interpreter = interpreter
         self._store = store
+        self._reader = Reader(interpreter)
+        self._narrator = Narrator(interpreter, store)
         self._ttl_s = ttl_s
-        self._known: OrderedDict[bytes, bytes | None] = OrderedDict()
-        """Keys by digest; None for what is not to be kept."""
         self._flights: dict[bytes, Flight] = {}
         self._outcomes: Counter[tuple[str, ...]] = Counter()
         self._saved: Counter[tuple[str, ...]] = Counter()
@@ -83,21 +57,21 @@ class CachedCalls:
             NotCached: none is there, and the caller wants no other.
             ProxyError: as `Dispatcher.send`.
         """
-        wishes = request.wishes
+        wishes, caller = request.wishes, Caller(request, principal, record)
         if request.kind != "generate":
             return await self._dispatcher.send(request, principal, record)
         question = None
         if not wishes.no_store:
             route = await self._catalogue.resolve(request.model, principal)
-            question = self._read(request, route, principal)
+            question = self._reader.read(request, route, principal)
         if question is None:
-            return await self._pass(request, principal, record, "request" if wishes.no_store else "bypass")
+            return await self._pass(caller, "request" if wishes.no_store else "bypass")
         is_refused = wishes.no_cache
         held = None if wishes.no_cache else await self._store.get(question.key)
         if held is not None:
             age_s = held.entry.age_s(time.time())
             is_refused = wishes.max_age_s is not None and age_s >= wishes.max_age_s
-            answer = None if is_refused else self._replay(held, question, request, principal, record)
+            answer = None if is_refused else self._narrator.tell(held, question, caller)
             if answer is not None:
                 self._note(record, "hit", f"hit; ttl={max(int(held.entry.ttl_s - age_s), 0)}")
                 record.age_s = int(age_s)
@@ -105,136 +79,36 @@ class CachedCalls:
                 return answer
         if wishes.only_if_cached:
             raise self._refuse("there is no answer in the cache", record)
-        return await self._make(question, request, principal, record, is_refused=is_refused)
+        return await self._make(question, caller, is_refused=is_refused)
 
-    async def _pass(
-        self, request: Request, principal: Principal, record: CallRecord, why: str
-    ) -> WholeAnswer | LiveStream:
-        if request.wishes.only_if_cached:
-            raise self._refuse("this request is never answered from the cache", record)
-        self._note(record, "bypass", f"fwd={why}")
-        return await self._dispatcher.send(request, principal, record)
+    async def _pass(self, caller: Caller, why: str) -> WholeAnswer | LiveStream:
+        if caller.request.wishes.only_if_cached:
+            raise self._refuse("this request is never answered from the cache", caller.record)
+        self._note(caller.record, "bypass", f"fwd={why}")
+        return await self._dispatcher.send(*caller)
 
     def _refuse(self, why: str, record: CallRecord) -> NotCached:
         self._note(record, "absent", "detail=only-if-cached")
         return NotCached(f"{why}, and the request asks for no other (only-if-cached)")
 
-    # --- What is asked
+    # --- What is not there
 
-    def _read(self, request: Request, route: Route, principal: Principal) -> _Question | None:
-        """Return what is asked; None where the answer is not to be kept."""
-        section = route.section
-        owner = b"" if section is not None and section.cache_scope == "shared" else principal.name.encode()
-        told = [value for name in request.fmt.telling_headers for value in request.headers.getall(name, ())]
-        # How a stream is to look says nothing about the answer; all else in a query may.
-        query = [pair for pair in request.query.split("&") if pair and not pair.startswith("alt=")]
-        upstreams = [self._interpreter.provider(target.upstream).address for target in route.targets]
-        place = msgspec.msgpack.encode((owner, route.targets, upstreams, section and section.capabilities, told, query))
-        whole = digest(place, request.fmt.name.encode(), request.path.encode(), request.query.encode(), request.body)
-        if whole in self._known:
-            self._known.move_to_end(whole)
-            key = self._known[whole]
-        else:
-            key = self._find_key(request, route, place)
-            self._known[whole] = key
-            if len(self._known) > MAX_KNOWN:
-                self._known.popitem(last=False)
-        return None if key is None else _Question(whole, key)
-
-    def _find_key(self, request: Request, route: Route, place: bytes) -> bytes | None:
-        when = "always" if route.section is None else route.section.cache_when
-        if when == "never":
-            return None
-        try:
-            asked = request.decode()
-            request.fmt.refuse_state(asked)
-        except InvalidRequest:
-            return None  # what we do not understand, or goes on from what its vendor has
-        if when == "deterministic" and asked.temperature != 0:
-            return None
-        spoken = b""
-        if asked.reasoning.mode == "on" or asked.reasoning.show:
-            # One and the same model may show its thoughts in one of its APIs only.
-            try:
-                spoken = self._interpreter.choose_format(request, route.targets[0]).encode()
-            except InvalidRequest:
-                return None
-        return digest(place, spoken, write_meaning(asked, request.fmt, request.body))
-
-    # --- What is there
-
-    def _replay(
-        self, held: Held, question: _Question, request: Request, principal: Principal, record: CallRecord
-    ) -> WholeAnswer | None:
-        """Return the answer that is kept, for its caller; None where it does not do."""
-        entry = held.entry
-        rendering = held.renderings.get(question.digest)
-        if rendering is None:
-            try:
-                rendering, is_plain = self._render(entry, question.digest, request, principal, record)
-            except (UpstreamError, InvalidRequest):
-                return None  # another version's; or another target may be able to say what this one cannot
-            if is_plain:
-                self._store.render(question.key, held, question.digest, rendering)
-        record.upstream, record.upstream_model = entry.upstream, entry.model
-        record.dropped = list(rendering.dropped)
-        is_events = request.is_stream and not wants_array(request)
-        content_type = EVENT_STREAM if is_events else JSON_TYPE
-        return WholeAnswer(200, CIMultiDict({"Content-Type": content_type}), rendering.body)
-
-    def _render(
-        self, entry: Entry, whole: bytes, request: Request, principal: Principal, record: CallRecord
-    ) -> tuple[Rendering, bool]:
-        """Return *entry* as *request* is to get it, and whether another one like it may get the same.
-
-        Raises:
-            InvalidRequest: the conversion would lose the request's meaning.
-            UpstreamError: *entry* is not what it says.
-        """
-        fmt, asked = FORMATS[entry.format], request.decode()
-        if fmt is request.fmt and not request.is_stream and _may_share(entry, whole, asked):
-            return Rendering(entry.body, ()), True
-        encoder = open_encoder(request, asked, record.request_id) if request.is_stream else None
-        response = fmt.decode_response(entry.body)
-        if fmt is request.fmt:
-            response = self._forget_ids(response, request, Target(entry.upstream, entry.model), entry.format)
-            events = unfold(response)
-            body = b"".join(map(encoder.feed, events)) if encoder else fmt.encode_response(response, asked)
-            return Rendering(body, ()), True
-        target = Target(entry.upstream, entry.model)
-        crossing = self._interpreter.cross(request, target, entry.format, principal)
-        crossing.encode_request(entry.model)  # from now on it knows what the tools are called there
-        body = crossing.replay(entry.body, encoder)
-        # What belongs to a call or a thought is remembered for this caller, each time anew.
-        return Rendering(body, tuple(crossing.losses.names)), _is_text(response)
-
-    def _forget_ids(self, response: Response, request: Request, target: Target, name: str) -> Response:
-        """Return *response* of *target*, in the format *name*, without ids that we gave its calls if it has none."""
-        if self._interpreter.find_capabilities(request, target, name).has_call_ids:
-            return response
-        return replace(response, candidates=tuple(map(_forget_ids, response.candidates)))
-
-    # --- What is not
-
-    async def _make(
-        self, question: _Question, request: Request, principal: Principal, record: CallRecord, *, is_refused: bool
-    ) -> WholeAnswer | LiveStream:
+    async def _make(self, question: Question, caller: Caller, *, is_refused: bool) -> WholeAnswer | LiveStream:
         """Join a call that is under way, or make one; where *is_refused*, there was an answer that did not do."""
         for failures in range(1, MAX_FAILURES + 1):
-            flight = self._flights.get(question.key) if not request.wishes.no_cache else None
+            flight = self._flights.get(question.key) if not caller.request.wishes.no_cache else None
             if flight is None or not flight.is_joinable:
                 break
             is_last = failures == MAX_FAILURES
-            answer = await self._follow(flight, question, request, principal, record, is_last=is_last)
+            answer = await self._follow(flight, question, caller, is_last=is_last)
             if answer is not None:
-                self._note(record, "collapsed", "fwd=miss; collapsed")
+                self._note(caller.record, "collapsed", "fwd=miss; collapsed")
                 return answer
-        self._note(record, "miss", f"fwd={'request' if is_refused else 'miss'}")
-        return await self._lead(question, request, principal, record)
+        self._note(caller.record, "miss", f"fwd={'request' if is_refused else 'miss'}")
+        return await self._lead(question, caller)
 
-    async def _lead(
-        self, question: _Question, request: Request, principal: Principal, record: CallRecord
-    ) -> WholeAnswer | LiveStream:
+    async def _lead(self, question: Question, caller: Caller) -> WholeAnswer | LiveStream:
+        request, principal, record = caller
         flight = Flight(question.key, request, question.digest, record, self._settle)
         self._flights[question.key] = flight
         flight.start(lambda asked: self._dispatcher.send(asked, principal, record))
@@ -249,20 +123,14 @@ class CachedCalls:
         return self._account(answer, flight, record)
 
     async def _follow(
-        self,
-        flight: Flight,
-        question: _Question,
-        request: Request,
-        principal: Principal,
-        record: CallRecord,
-        *,
-        is_last: bool,
+        self, flight: Flight, question: Question, caller: Caller, *, is_last: bool
     ) -> WholeAnswer | LiveStream | None:
         """Return the answer of *flight*; None where the caller is to go its own way.
 
         Raises:
             ProxyError: it has failed, and would fail again.
         """
+        request, principal, record = caller
         await flight.wait(record)
         try:
             error = _find_error(flight, question, is_last=is_last)
@@ -275,7 +143,7 @@ class CachedCalls:
             flight.joined()
         record.upstream, record.upstream_model = flight.target
         if not self._is_for(flight, question, request):
-            return await self._wait_for_entry(flight, view, question, request, principal, record)
+            return await self._wait_for_entry(flight, view, question, caller)
         crossing = None
         if flight.fmt is not request.fmt:
             try:
@@ -290,30 +158,25 @@ class CachedCalls:
         return self._account(await receive(view, request, crossing, provider, deadline, record), flight, record)
 
     async def _wait_for_entry(
-        self,
-        flight: Flight,
-        view: Answer,
-        question: _Question,
-        request: Request,
-        principal: Principal,
-        record: CallRecord,
+        self, flight: Flight, view: Answer, question: Question, caller: Caller
     ) -> WholeAnswer | None:
-        """Return the answer of *flight* when it is whole, as *request* wants it; None where there is none."""
+        """Return the answer of *flight* when it is whole, as *caller* wants it; None where there is none."""
+        record = caller.record
         try:
             with suppress(UpstreamError):
                 while await view.read():
                     pass
         except asyncio.CancelledError:
-            record.usage, record.is_usage_estimated = estimate_usage(None, request.count_input, 0), True
+            record.usage, record.is_usage_estimated = estimate_usage(None, caller.request.count_input, 0), True
             raise
         finally:
             view.close()
             if flight.is_over:
                 self._bear(flight, record)
         entry = await asyncio.shield(flight.entry)
-        return self._replay(Held(entry), question, request, principal, record) if entry is not None else None
+        return self._narrator.tell(Held(entry), question, caller) if entry is not None else None
 
-    def _is_for(self, flight: Flight, question: _Question, request: Request) -> bool:
+    def _is_for(self, flight: Flight, question: Question, request: Request) -> bool:
         """Tell whether what comes from the upstream can be told to the caller of *request* as it comes."""
         led = flight.request
         is_array = wants_array(led) and flight.fmt is led.fmt
@@ -360,7 +223,7 @@ class CachedCalls:
             if not flight.request.is_stream:
                 return flight.fmt.decode_response(answer), answer, False
             response = read_stream(flight.fmt, asked, answer)
-            told = self._forget_ids(response, flight.request, flight.target, flight.fmt.name)
+            told = self._narrator.forget_ids(response, flight.request, flight.target, flight.fmt.name)
             return response, flight.fmt.encode_response(told, asked), False
         except ProxyError:
             return None, b"", not shared.is_left
@@ -445,7 +308,7 @@ class CachedCalls:
         yield from self._store.families()
 
 
-def _find_error(flight: Flight, question: _Question, *, is_last: bool) -> ProxyError | None:
+def _find_error(flight: Flight, question: Question, *, is_last: bool) -> ProxyError | None:
     """Return what a caller is told whose *flight* has failed; None where it is to try again.
 
     An error about the leader's words is nobody else's.
@@ -462,19 +325,3 @@ def _find_error(flight: Flight, question: _Question, *, is_last: bool) -> ProxyE
     if isinstance(error, UpstreamRefusal) and not is_same:
         error.forget_format()
     return error
-
-
-def _may_share(entry: Entry, whole: bytes, asked: HubRequest) -> bool:
-    """Tell whether *entry* may be given as it is: it holds nothing of another request."""
-    return entry.request == whole or not (entry.has_echo or asked.echo)
-
-
-def _is_text(response: Response) -> bool:
-    """Tell whether *response* has nothing to go on from but its words."""
-    blocks = [block for candidate in response.candidates for block in candidate.blocks]
-    return all(isinstance(block, Refusal) or (isinstance(block, Text) and block.seal is None) for block in blocks)
-
-
-def _forget_ids(candidate: Candidate) -> Candidate:
-    blocks = (replace(block, id="") if isinstance(block, ToolCall) else block for block in candidate.blocks)
-    return replace(candidate, blocks=tuple(blocks))

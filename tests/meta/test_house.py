@@ -26,6 +26,8 @@ NO_TEST_OF_ITS_OWN = {
     "attempt": "http/test_matrix.py",
     "cache/calls": "http/test_cache.py",
     "cache/flights": "http/test_cache.py",
+    "cache/questions": "http/test_cache.py",
+    "cache/replies": "http/test_cache_matrix.py",
     "config": "test_config.py",
     "dispatch": "http/test_failures.py",
     "handlers/generation": "http/test_byte_path.py",
