@@ -105,8 +105,10 @@ class Exchange:
     async def hang(self) -> None:
         """Send nothing more, until the caller leaves."""
         self._server.hanging += 1
-        await self._reader.read()
-        self._server.hanging -= 1
+        try:
+            await self._reader.read()
+        finally:
+            self._server.hanging -= 1  # also where the caller has left with something unread, which is a reset
         raise Gone
 
     async def cut(self) -> None:
