@@ -1,6 +1,7 @@
 """How a target is asked what a caller asks: with the caller's own bytes, with these cleaned, or converted."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -16,6 +17,9 @@ from aiproxyd.formats.codec import Losses
 from aiproxyd.keyring import Principal
 from aiproxyd.providers.base import Call, Provider
 from aiproxyd.routing.catalogue import Catalogue
+
+MAX_REMEMBERED: Final = 1024
+"""Models whose capabilities are remembered; callers choose names freely."""
 
 
 class Asking(Struct):
@@ -49,6 +53,7 @@ class Interpreter:
         self._providers = providers
         self.is_strict = is_strict
         self._memory = Memory()
+        self._capabilities: dict[tuple[str, Target, str], Capabilities] = {}
 
     def ask(self, request: Request, target: Target, principal: Principal) -> Asking:
         """Return what *target* is to be asked for a *request* of *principal*'s.
@@ -116,13 +121,21 @@ class Interpreter:
         if request.kind != "generate":
             fitting = [name for name in provider.spoken if request.kind != "count" or FORMATS[name].counts_tokens]
             return request.fmt.name if request.fmt.name in fitting else next(iter(fitting), provider.spoken[0])
+        if len(provider.spoken) == 1:
+            return provider.spoken[0]
         capabilities = self.find_capabilities(request, target, provider.spoken[0])
         return provider.choose_format(request.fmt.name, capabilities, request.body, request.decode)
 
     def find_capabilities(self, request: Request, target: Target, name: str) -> Capabilities:
         """Return what the model of *target* accepts in the format *name*, as far as data and configuration know."""
-        provider = self._providers[target.upstream]
-        return self._catalogue.adjust(request.model, provider.find_capabilities(target.model, name))
+        place = (request.model, target, name)
+        found = self._capabilities.get(place)
+        if found is None:
+            if len(self._capabilities) >= MAX_REMEMBERED:
+                self._capabilities.clear()
+            capabilities = self._providers[target.upstream].find_capabilities(target.model, name)
+            found = self._capabilities[place] = self._catalogue.adjust(request.model, capabilities)
+        return found
 
     def _clean(self, request: Request, target: Target, principal: Principal, losses: Losses) -> Request:
         """Return *request* without what models of other formats have left in it, where they have."""
@@ -164,4 +177,9 @@ class Interpreter:
 
 def _is_marked(request: Request, provider: Provider) -> bool:
     """Tell whether models of other upstreams may have had a part in the conversation."""
-    return any(mark in request.body for mark in (*request.fmt.marks, *provider.marks))
+    body = request.body
+    for marks in (request.fmt.marks, provider.marks):
+        for mark in marks:
+            if mark in body:
+                return True
+    return False

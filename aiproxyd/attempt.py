@@ -37,6 +37,9 @@ EVENT_STREAM: Final = "text/event-stream"
 JSON_TYPE: Final = "application/json"
 
 
+COUNTED_BYTES: Final = 2048
+"""How much of what arrives together is looked at to tell about how many events it holds."""
+
 Kind: TypeAlias = Literal["generate", "count", "embed", "other"]
 """What is asked for: words of a model, a count of tokens, embeddings, or what is only relayed."""
 
@@ -159,7 +162,10 @@ class LiveStream(ABC):
         """Return the bytes that tell the caller of *error* inside the stream."""
 
     def _count_events(self, block: bytes) -> None:
-        self._events += block.count(b'"candidates"' if self.is_array else b"data:")
+        mark = b'"candidates"' if self.is_array else b"data:"
+        count = block.count(mark, 0, COUNTED_BYTES)
+        # They are counted for an estimate, and are all of one kind.
+        self._events += count if len(block) <= COUNTED_BYTES else round(count * len(block) / COUNTED_BYTES)
 
     def note_end(self, error: UpstreamError | None) -> None:
         """Note that the stream has come to its end, or that it failed."""
@@ -485,7 +491,9 @@ def _write_bytes(request: Request, target: Target, provider: Provider) -> Call:
     ask_usage = _asks_usage(request, provider)
     if model is not None or ask_usage:
         body = apply_edits(body, request.fmt.edits(body, model=model, ask_usage=ask_usage))
-    path = request.path.replace("{model}", quote_model(target.model))
+    path = request.path
+    if "{model}" in path:
+        path = path.replace("{model}", quote_model(target.model))
     return Call(path=path, query=request.query, headers=request.headers, body=body)
 
 

@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from aiproxyd.tasks import Clock, spawn
+from aiproxyd.tasks import Clock, Patience, spawn
 
 
 async def test_a_task_runs_to_its_end_though_nobody_holds_it() -> None:
@@ -122,3 +122,74 @@ async def test_another_error_at_the_last_moment_is_not_renamed() -> None:
 
     with pytest.raises(KeyError), Clock(loop, loop.time() + 0.01):
         await fail_when_cancelled()
+
+
+async def test_patience_ends_with_each_wait_that_takes_too_long() -> None:
+    loop = asyncio.get_running_loop()
+    patience = Patience(loop)
+    for _ in range(3):
+        with pytest.raises(TimeoutError), patience.until(loop.time() + 0.01):
+            await asyncio.sleep(5)
+    task = asyncio.current_task()
+    assert task is not None
+    assert not task.cancelling()
+    patience.close()
+
+
+async def test_patience_is_as_long_as_its_wait_was_promised() -> None:
+    loop = asyncio.get_running_loop()
+    patience = Patience(loop)
+    for _ in range(5):
+        with patience.until(loop.time() + 0.03):
+            await asyncio.sleep(0.01)
+    with patience.until(loop.time() + 5):
+        await asyncio.sleep(0.05)  # beyond where the timer was set to
+    started = loop.time()
+    with pytest.raises(TimeoutError), patience.until(started + 0.02):  # before where it is set to by now
+        await asyncio.sleep(5)
+    assert 0.01 < loop.time() - started < 1
+    patience.close()
+
+
+async def test_patience_does_not_disturb_what_is_done_between_waits() -> None:
+    loop = asyncio.get_running_loop()
+    patience = Patience(loop)
+    with patience.until(loop.time() + 0.01):
+        pass
+    await asyncio.sleep(0.03)
+    with patience.until(loop.time() + 5):
+        await asyncio.sleep(0.01)
+    patience.close()
+    patience.close()
+
+
+async def test_a_cancellation_from_elsewhere_does_not_end_patience() -> None:
+    loop = asyncio.get_running_loop()
+    patience = Patience(loop)
+
+    async def wait() -> None:
+        with patience.until(loop.time() + 5):
+            await asyncio.sleep(5)
+
+    task = asyncio.ensure_future(wait())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+
+    assert task.cancelled()
+    patience.close()
+
+
+async def test_another_error_at_the_end_of_patience_is_not_renamed() -> None:
+    loop = asyncio.get_running_loop()
+    patience = Patience(loop)
+
+    async def fail_when_cancelled() -> None:
+        try:
+            await asyncio.sleep(5)
+        except asyncio.CancelledError:
+            raise KeyError from None
+
+    with pytest.raises(KeyError), patience.until(loop.time() + 0.01):
+        await fail_when_cancelled()
+    patience.close()

@@ -10,7 +10,7 @@ from aiohttp.typedefs import Handler
 from aiproxyd.appkeys import PRINCIPAL, RECORD
 from aiproxyd.attempt import JSON_TYPE, Kind, Request, WholeAnswer
 from aiproxyd.cache.calls import CachedCalls
-from aiproxyd.directives import read_directives
+from aiproxyd.directives import NONE, Directives, read_directives
 from aiproxyd.dispatch import Dispatcher
 from aiproxyd.errors import MethodNotAllowed, UnknownPath
 from aiproxyd.formats import ANTHROPIC, GEMINI, OPENAI_CHAT, OPENAI_RESPONSES
@@ -81,7 +81,7 @@ async def _serve(
 ) -> web.StreamResponse:
     use_model(request, peek.model, fmt, body)
     headers = select_for_upstream(request.headers)
-    if request.content_type != JSON_TYPE:
+    if headers.get("Content-Type") != JSON_TYPE and request.content_type != JSON_TYPE:
         headers["Content-Type"] = JSON_TYPE  # it was read as JSON, and curl says that it is a form
     record = request[RECORD]
     record.format = fmt.name
@@ -96,12 +96,17 @@ async def _serve(
         wants_usage=peek.wants_usage,
         candidates=peek.candidates,
         kind=kind,
-        wishes=read_directives(",".join(request.headers.getall("Cache-Control", ()))),
+        wishes=_read_wishes(request),
     )
     answer = await calls.send(call, request[PRINCIPAL], record)
     if isinstance(answer, WholeAnswer):
         return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
     return await relay_stream(request, answer, fmt, record)
+
+
+def _read_wishes(request: web.Request) -> Directives:
+    said = request.headers.getall("Cache-Control", None)
+    return NONE if said is None else read_directives(",".join(said))
 
 
 async def _refuse_get(request: web.Request) -> web.StreamResponse:

@@ -30,8 +30,9 @@ async def read_body(request: web.Request) -> bytes:
     if request.content_length is not None and request.content_length > limit:
         raise _too_large(limit)
     try:
-        if request.content.is_eof():
-            return await request.read()
+        content = request.content
+        if content.is_eof() and content.total_bytes <= limit:
+            return content.read_nowait()  # mostly it has come with its head
         with Clock(request.task.get_loop(), time.monotonic() + BODY_TIMEOUT_S):
             return await request.read()
     except TimeoutError as exc:

@@ -59,7 +59,9 @@ async def stamp(request: web.Request, response: web.StreamResponse) -> None:
         headers["x-aiproxyd-upstream"] = record.upstream
         # The caller may have chosen the name: no line end may get into a header, nor more than clients take.
         if record.upstream_model:
-            headers["x-aiproxyd-model"] = _UNPRINTABLE.sub("?", record.upstream_model[:MAX_NAME_CHARS])
+            model = record.upstream_model[:MAX_NAME_CHARS]
+            is_plain = model.isascii() and model.isprintable()
+            headers["x-aiproxyd-model"] = model if is_plain else _UNPRINTABLE.sub("?", model)
         headers["x-aiproxyd-attempts"] = str(record.attempts)
     _stamp_cache(headers, record)
     if record.dropped:

@@ -2,7 +2,6 @@
 
 from typing import Final
 
-from multidict import CIMultiDict
 from typing_extensions import override
 
 from aiproxyd.config import Secret
@@ -19,6 +18,7 @@ class AnthropicProvider(Provider):
     formats = ("anthropic",)
     models_path = "/v1/models?limit=1000"
     model_prefixes = ("claude-",)
+    defaults = {"anthropic-version": DEFAULT_VERSION}  # noqa: RUF012  # read only
 
     @override
     def credential(self, key: Secret) -> dict[str, str]:
@@ -27,7 +27,3 @@ class AnthropicProvider(Provider):
     @override
     def url(self, path: str) -> str:
         return self._base.removesuffix("/v1") + path
-
-    @override
-    def prepare(self, headers: CIMultiDict[str]) -> None:
-        headers.setdefault("anthropic-version", DEFAULT_VERSION)

@@ -9,15 +9,16 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
-from types import TracebackType
 from typing import ClassVar, Final, TypeAlias
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 from msgspec import Struct
 from multidict import CIMultiDict
 from typing_extensions import override
 from yarl import URL
 
+import aiproxyd
 from aiproxyd.capabilities import Capabilities, find_capabilities
 from aiproxyd.config import Secret, TimeLimits, UpstreamSettings
 from aiproxyd.errors import (
@@ -37,9 +38,12 @@ from aiproxyd.formats import FORMATS
 from aiproxyd.formats.base import Format
 from aiproxyd.headers import read_retry_after_s, select_for_caller
 from aiproxyd.hub import ModelCard, Request
-from aiproxyd.providers.connector import Departure
-from aiproxyd.tasks import Clock
+from aiproxyd.providers.connector import Connector, Departure
+from aiproxyd.providers.exchange import Content, Exchange, Head
+from aiproxyd.tasks import Clock, Patience
 
+USER_AGENT: Final = f"aiproxyd/{aiproxyd.__version__}"
+"""For callers that do not say what they are."""
 MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
 """Longest whole answer that is held; 2,048 embeddings written out in digits come to about 80 MB."""
 MAX_ERROR_BYTES: Final = 256 * 1024
@@ -115,7 +119,7 @@ class Answer(ABC):
             chunks.append(chunk)
             size += len(chunk)
             if size > limit_bytes:
-                raise UpstreamGarbage(f"the upstream's answer is longer than {limit_bytes} bytes")
+                raise _refuse_length(limit_bytes)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
@@ -128,6 +132,8 @@ class Provider(ABC):
     models_path: ClassVar[str] = "/v1/models"
     model_prefixes: ClassVar[tuple[str, ...]] = ()
     """How names of this provider's own models begin."""
+    defaults: ClassVar[Mapping[str, str]] = {}
+    """Headers that its upstreams want where the caller sends none."""
 
     def __init__(self, settings: UpstreamSettings, session: Session, mark: str) -> None:
         """Take the *session* that calls go out on, closed by whoever opened it, and the *mark* left in ``via``."""
@@ -141,12 +147,16 @@ class Provider(ABC):
         self._loop: asyncio.AbstractEventLoop | None = None
         """Found with the first call."""
         self._urls: dict[str, URL] = {}
+        self._defaults = {"User-Agent": USER_AGENT, **self.defaults}
         self._session = session
+        # Others know no open connections, and have no short way.
+        self._connector = session.connector if isinstance(session.connector, Connector) else None
         # By itself it repeats GET, PUT and DELETE whenever a connection ends, however long the upstream had them.
         session._retry_connection = False  # there is no other way to say so
         self._mark = mark
         credentials = [self.credential(key) for key in settings.api_keys] or [{}]
         self._own_headers = [{**_OWN_HEADERS, "Via": mark, **credential} for credential in credentials]
+        self._heads = [Head(own, self._defaults) for own in self._own_headers]
         self._base = str(settings.base_url)
         self.address = f"{settings.provider} {self._base} {settings.api} {settings.flavour}"
         """Whom it asks, and how: answers of one are not those of another, whatever their names."""
@@ -175,9 +185,6 @@ class Provider(ABC):
         """Return what *model* accepts where it is asked in *fmt*."""
         return find_capabilities(model, fmt)
 
-    def prepare(self, headers: CIMultiDict[str]) -> None:  # noqa: B027  # most have nothing to add
-        """Add the headers that this provider's upstreams want on every call."""
-
     async def send(self, call: Call, deadline: float, key: int = 0) -> Answer:
         """Send *call* and return the answer, of whatever status, once its headers are there; closed by the caller.
 
@@ -192,14 +199,6 @@ class Provider(ABC):
             BodyTimeout: the caller paused for too long within a streamed body.
             InvalidRequest: a streamed body broke off.
         """
-        headers = call.headers.copy()
-        via = headers.popall("Via", ())
-        headers.update(self._own_headers[key])
-        if via:
-            headers["Via"] = ", ".join((*via, self._mark))
-        if call.body_size_bytes is not None:
-            headers["Content-Length"] = str(call.body_size_bytes)
-        self.prepare(headers)
         url = self._find_url(call.path)
         if call.query:
             url = URL(f"{url}?{call.query}", encoded=True)  # may hold anything, and is not kept
@@ -211,28 +210,57 @@ class Provider(ABC):
             upload = _Upload(body, clock, limits, deadline)
             body = upload.chunks()
         try:
-            with _MappedErrors(self.settings.name, limits, deadline), clock:
-                response = await self._request(call.method, url, body, headers)
-        except UpstreamError as exc:
-            fault = upload.find_fault(exc) if upload is not None else None
-            if fault is None:
+            with clock:
+                response = await self._request(call, url, body, key, loop)
+        except Exception as exc:
+            error: ProxyError | None = _rename(exc, self.settings.name, limits, deadline)
+            if isinstance(error, UpstreamError) and upload is not None:
+                error = upload.find_fault(error) or error
+            if error is None:
                 raise
-            raise fault from exc.with_traceback(None)
+            try:
+                # aiohttp keeps what it raised, and with its traceback every frame up to the handler's.
+                raise error from exc.with_traceback(None)
+            finally:
+                del error  # else it and this frame would hold each other
         return _HTTPAnswer(self.settings.name, response, limits, clock.when, deadline, loop)
 
     async def _request(
-        self, method: str, url: URL, body: bytes | AsyncIterator[bytes] | None, headers: CIMultiDict[str]
-    ) -> aiohttp.ClientResponse:
+        self,
+        call: Call,
+        url: URL,
+        body: bytes | AsyncIterator[bytes] | None,
+        key: int,
+        loop: asyncio.AbstractEventLoop,
+    ) -> aiohttp.ClientResponse | Exchange:
         """Send a request; again, on a new connection, where it went out on one that the upstream was just closing."""
         departure = Departure()
         try:
-            return await self._session.request(method, url, data=body, headers=headers, allow_redirects=False)
+            if self._connector is not None and isinstance(body, bytes) and "Via" not in call.headers:
+                connection = await self._connector.reuse()
+                if connection is not None:
+                    return await Exchange(connection, loop).ask(self._heads[key], call.method, url, call.headers, body)
+            return await self._open_request(call, url, body, key)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
             if not departure.was_too_late() or not isinstance(body, bytes | None):
                 raise
         # After a restart of the upstream, all that are waiting may be closed.
         Departure(is_on_new=True)
-        return await self._session.request(method, url, data=body, headers=headers, allow_redirects=False)
+        return await self._open_request(call, url, body, key)
+
+    async def _open_request(
+        self, call: Call, url: URL, body: bytes | AsyncIterator[bytes] | None, key: int
+    ) -> aiohttp.ClientResponse:
+        headers = call.headers.copy()
+        via = headers.popall("Via", ())
+        headers.update(self._own_headers[key])
+        if via:
+            headers["Via"] = ", ".join((*via, self._mark))
+        if call.body_size_bytes is not None:
+            headers["Content-Length"] = str(call.body_size_bytes)
+        for name, value in self._defaults.items():
+            headers.setdefault(name, value)
+        return await self._session.request(call.method, url, data=body, headers=headers, allow_redirects=False)
 
     async def list_models(self, key: int = 0) -> list[ModelCard]:
         """Ask the upstream for its models, with its key number *key*.
@@ -349,7 +377,7 @@ class _HTTPAnswer(Answer):
     def __init__(
         self,
         name: str,
-        response: aiohttp.ClientResponse,
+        response: aiohttp.ClientResponse | Exchange,
         limits: TimeLimits,
         first_event_by: float,
         deadline: float,
@@ -359,24 +387,42 @@ class _HTTPAnswer(Answer):
         self.headers = response.headers
         self._name = name
         self._response = response
+        self._content: Content = response.content
         self._limits = limits
         self._has_begun = False
         self._idle_s = limits.idle_s
         self._next_by = first_event_by
         self._deadline = deadline
-        self._loop = loop
+        self._patience = Patience(loop)
 
     @override
     async def read(self) -> bytes:
-        content = self._response.content
-        with _MappedErrors(self._name, self._limits, self._deadline, has_begun=self._has_begun):
+        content = self._content
+        try:
             chunk = content.read_nowait()
             if not chunk and not content.at_eof():
-                with Clock(self._loop, min(self._next_by, self._deadline)):
+                with self._patience.until(min(self._next_by, self._deadline)):
                     chunk = await content.readany()
+        except Exception as exc:
+            error = _rename(exc, self._name, self._limits, self._deadline, has_begun=self._has_begun)
+            if error is None:
+                raise
+            try:
+                raise error from exc.with_traceback(None)  # as in `send`
+            finally:
+                del error
         self._next_by = time.monotonic() + self._idle_s
         self._has_begun = True
         return chunk
+
+    @override
+    async def read_whole(self, limit_bytes: int = MAX_ANSWER_BYTES) -> bytes:
+        if not self._content.is_eof():
+            return await super().read_whole(limit_bytes)
+        body = await self.read()  # mostly it has come with its head
+        if len(body) > limit_bytes:
+            raise _refuse_length(limit_bytes)
+        return body
 
     @override
     def expect_end(self) -> None:
@@ -385,59 +431,54 @@ class _HTTPAnswer(Answer):
 
     @override
     def close(self) -> None:
+        self._patience.close()
         # Closes the connection unless the body was read to its end; then it is back in the pool already.
         self._response.close()
 
 
-class _MappedErrors:
-    """Renames what aiohttp raises; the order matters, because its timeouts are client errors too."""
+def _refuse_length(limit_bytes: int) -> UpstreamGarbage:
+    return UpstreamGarbage(f"the upstream's answer is longer than {limit_bytes} bytes")
 
-    __slots__ = ("_deadline", "_has_begun", "_limits", "_name")
 
-    def __init__(self, name: str, limits: TimeLimits, deadline: float, *, has_begun: bool = False) -> None:
-        self._name = name
-        self._limits = limits
-        self._deadline = deadline
-        self._has_begun = has_begun
+def _rename(
+    exc: Exception, name: str, limits: TimeLimits, deadline: float, *, has_begun: bool = False
+) -> UpstreamError | None:
+    """Return what *exc*, which aiohttp raised, is called here, of the upstream *name*; None where it is none of these.
 
-    def __enter__(self) -> None:
+    The order matters, because aiohttp's timeouts are client errors too.
+    """
+    mapped = _map_error(exc)
+    if mapped is None:
         return None
+    kind, text = mapped
+    error = kind(text.format(name=name, limit=_name_limit(exc, limits, deadline, has_begun=has_begun)))
+    if isinstance(error, UpstreamTimeout):
+        error.is_call_over = has_begun and time.monotonic() >= deadline
+    return error
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if isinstance(exc, Exception) and not isinstance(exc, ProxyError) and (mapped := _map_error(exc)):
-            kind_of_error, text = mapped
-            error = kind_of_error(text.format(name=self._name, limit=self._name_limit(exc)))
-            if isinstance(error, UpstreamTimeout):
-                error.is_call_over = self._has_begun and time.monotonic() >= self._deadline
-            try:
-                # aiohttp keeps what it raised, and with its traceback every frame up to the handler's.
-                raise error from exc.with_traceback(None)
-            finally:
-                del error  # else it and this frame would hold each other
 
-    def _name_limit(self, exc: Exception) -> str:
-        """Return which of the time limits *exc* is about, if about any."""
-        limits = self._limits
-        if isinstance(exc, aiohttp.ConnectionTimeoutError):
-            return f"no connection within {limits.connect_s:g} s (connect-timeout)"
-        if time.monotonic() >= self._deadline:
-            return f"its answer was not complete within {limits.request_s:g} s (request-timeout)"
-        if self._has_begun:
-            return f"its answer paused for more than {limits.idle_s:g} s (idle-timeout)"
-        return f"its answer did not begin within {limits.first_event_s:g} s (first-event-timeout)"
+def _name_limit(exc: Exception, limits: TimeLimits, deadline: float, *, has_begun: bool) -> str:
+    """Return which of the time limits *exc* is about, if about any."""
+    if isinstance(exc, aiohttp.ConnectionTimeoutError):
+        return f"no connection within {limits.connect_s:g} s (connect-timeout)"
+    if time.monotonic() >= deadline:
+        return f"its answer was not complete within {limits.request_s:g} s (request-timeout)"
+    if has_begun:
+        return f"its answer paused for more than {limits.idle_s:g} s (idle-timeout)"
+    return f"its answer did not begin within {limits.first_event_s:g} s (first-event-timeout)"
 
 
 def _map_error(exc: Exception) -> tuple[type[UpstreamError], str] | None:
     match exc:
+        case ProxyError():
+            return None
         case aiohttp.ConnectionTimeoutError():
             return UpstreamUnavailable, "upstream {name} cannot be reached in time: {limit}"
         case TimeoutError():
             return UpstreamTimeout, "upstream {name} did not answer in time: {limit}"
         case aiohttp.ClientConnectorError() | aiohttp.InvalidURL():
             return UpstreamUnavailable, "upstream {name} cannot be reached"
-        case aiohttp.ClientResponseError():
+        case aiohttp.ClientResponseError() | HttpProcessingError():
             return UpstreamGarbage, "upstream {name} does not answer in HTTP"
         case aiohttp.ClientError() | ConnectionError():
             return UpstreamCut, "upstream {name} cut the connection before its answer was complete"

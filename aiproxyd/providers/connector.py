@@ -2,6 +2,7 @@
 
 import functools
 import time
+from abc import ABC, abstractmethod
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -25,11 +26,11 @@ class Departure:
         """Let the request go out on a connection that had been waiting, if there is one, unless *is_on_new*."""
         self.is_on_new = is_on_new
         """Whether it goes, or went, out on a new connection."""
-        self._handler: _Handler | None = None
+        self._handler: Handler | None = None
         self._left_at = 0.0
         _departure.set(self)
 
-    def note(self, handler: "_Handler | None") -> None:
+    def note(self, handler: "Handler | None") -> None:
         """Note the connection that had been waiting, or None for a new one."""
         self.is_on_new = handler is None
         self._handler = handler
@@ -55,12 +56,22 @@ class Connector(aiohttp.TCPConnector):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        handler: type[ResponseHandler] = _Handler
+        handler: type[ResponseHandler] = Handler
         self._factory = functools.partial(handler, loop=self._loop)
+
+        self._key: Any = None
+
+    async def reuse(self) -> aiohttp.connector.Connection | None:
+        """Return an open connection that waits for a request; None where there is none.
+
+        All that are made lead to one and the same place, that of the upstream whose session this belongs to.
+        """
+        return await self._get(self._key, []) if self._key is not None else None
 
     @override
     async def _create_connection(self, *arguments: Any) -> ResponseHandler:
         # The hook that aiohttp has for connectors: called for new connections only, in the task that makes the call.
+        self._key = arguments[0].connection_key
         handler = await super()._create_connection(*arguments)
         if (departure := _departure.get()) is not None:
             departure.note(None)
@@ -74,7 +85,7 @@ class Connector(aiohttp.TCPConnector):
         # What came while it was waiting, such as a 408 for having waited, would be taken for the next call's answer.
         while (connection := await super()._get(*arguments)) is not None:
             handler = connection.protocol
-            if isinstance(handler, _Handler) and not handler.should_close:
+            if isinstance(handler, Handler) and not handler.should_close:
                 handler.has_received = False
                 if departure is not None:
                     departure.note(handler)
@@ -83,16 +94,39 @@ class Connector(aiohttp.TCPConnector):
         return connection
 
 
-class _Handler(ResponseHandler):
+class Receiver(ABC):
+    """Reads an answer itself, as its bytes come."""
+
+    @abstractmethod
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes."""
+
+    @abstractmethod
+    def feed_eof(self) -> None:
+        """Note that the connection has ended."""
+
+
+class Handler(ResponseHandler):
     """One connection."""
 
     has_received = False
     """Whether anything has come since the last request went out."""
+    receiver: Receiver | None = None
+    """Who reads what comes, instead of aiohttp."""
 
     @override
     def data_received(self, data: bytes) -> None:
         self.has_received = True
-        super().data_received(data)
+        if self.receiver is not None:
+            self.receiver.feed(data)
+        else:
+            super().data_received(data)
+
+    @override
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self.receiver is not None:
+            self.receiver.feed_eof()
+        super().connection_lost(exc)
 
 
 def has_departed() -> bool:
