@@ -42,8 +42,13 @@ def set_up_logging(level: str, log_format: Literal["text", "json"]) -> None:
 
 
 def _hide_bad_http(record: logging.LogRecord) -> bool:
-    """Shorten what aiohttp logs of a request that it cannot read: its traceback quotes the request, keys and all."""
+    """Shorten what aiohttp logs of a request that it cannot read: its traceback quotes the request, keys and all.
+
+    Bugs are logged before they get there.
+    """
     error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, ConnectionError):
+        return False  # the caller has gone while it was being answered: the line of its request says so
     if isinstance(error, HttpProcessingError | RequestPayloadError):
         record.msg = f"{record.msg}: {type(error).__name__}"
         record.levelno, record.levelname = logging.INFO, "INFO"
@@ -124,7 +129,8 @@ def _render_target(record: CallRecord) -> str:
 
 def _has_story(record: CallRecord) -> bool:
     """Tell whether there is more to tell about the attempts than the rest of the line does."""
-    return len(record.tries) > 1 or any(each.usage is not None for each in record.tries)
+    tries = record.tries
+    return len(tries) > 1 or (len(tries) == 1 and tries[0].usage is not None)
 
 
 def _render_try(each: Try) -> str:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 import pytest
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
 from aiohttp.test_utils import TestServer
 from yarl import URL
 
@@ -388,6 +388,21 @@ def test_json_logs_have_one_object_for_each_record(
     line = msgspec.json.decode(capsys.readouterr().err)
     assert re.fullmatch(TIME, line.pop("time"))
     assert line == {"level": "debug", "logger": "aiproxyd.x", "message": 'say "é"\n'}
+
+
+def test_a_caller_who_goes_while_being_answered_leaves_no_traceback(
+    root_logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_up_logging("info", "text")
+    log = logging.getLogger("aiohttp.server")
+
+    for error in (ClientConnectionResetError("Cannot write to closing transport"), LookupError("a bug")):
+        log.error("Error handling request", exc_info=error)
+
+    logged = capsys.readouterr().err
+    assert "closing transport" not in logged
+    assert logged.count("Error handling request") == 1
+    assert "LookupError: a bug" in logged
 
 
 def log_a_failure() -> None:
