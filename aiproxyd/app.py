@@ -35,8 +35,6 @@ from aiproxyd.tasks import spawn
 from aiproxyd.telemetry.logs import AccessLog
 from aiproxyd.telemetry.metrics import Metrics
 
-MAX_CONNECTIONS: Final = 1000
-"""Open connections to one upstream; calls beyond wait for one. A stream holds its connection as long as it lasts."""
 KEEP_ALIVE_S: Final = 30.0
 """How long an idle connection to an upstream is kept; the vendors' own keep it for longer, so that few go stale."""
 LOCAL_KEEP_ALIVE_S: Final = 4.0
@@ -97,7 +95,7 @@ def open_session(upstream: UpstreamSettings) -> aiohttp.ClientSession:
     """Open the session of one upstream: own connections, no cookies, no limit on how long a stream may take."""
     return aiohttp.ClientSession(
         connector=Connector(
-            limit=MAX_CONNECTIONS,
+            limit=0,  # `max-concurrency` is for those that must not get as many calls as there are
             keepalive_timeout=LOCAL_KEEP_ALIVE_S if upstream.base_url.scheme == "http" else KEEP_ALIVE_S,
         ),
         cookie_jar=aiohttp.DummyCookieJar(),

@@ -1,5 +1,7 @@
 """Connections to upstreams are used again, whatever is done with their answers; names of models stay names."""
 
+import asyncio
+
 import aiohttp
 import msgspec
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from tests.conftest import StartGateway
 from tests.support import Received, Reply, Upstream, upstream_section
 
+SSE = "text/event-stream"
 ANTHROPIC_STREAM = (
     b'event: message_start\ndata: {"type":"message_start","message":{"id":"m","content":[],"usage":{"input_tokens":1,'
     b'"output_tokens":1}}}\n\n'
@@ -80,3 +83,24 @@ async def test_an_answer_that_fails_before_it_was_sent_is_an_ordinary_error(
 
     assert response.status == 503
     assert answer["error"]["message"] == "busy"
+
+
+async def test_as_many_streams_as_there_are_run_at_once(upstream: Upstream, gateway: StartGateway) -> None:
+    count = 1_100
+    begun = ANTHROPIC_STREAM.partition(b"event: content_block_stop")[0]
+    upstream.respond(lambda _: Reply(chunks=[begun, ANTHROPIC_STREAM[len(begun) :]], gap_s=5, content_type=SSE))
+    running = await gateway(upstream_section(upstream, "anthropic"))
+    body = {
+        "model": "claude-sonnet-5",
+        "max_tokens": 9,
+        "stream": True,
+        "messages": [{"role": "user", "content": "Hi"}],
+    }
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as many:
+        answers = await asyncio.gather(*(many.post(running.url + "/v1/messages", json=body) for _ in range(count)))
+        firsts = await asyncio.gather(*(answer.content.readline() for answer in answers))
+        for answer in answers:
+            answer.close()
+
+    assert firsts == [b"event: message_start\n"] * count
