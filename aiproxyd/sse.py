@@ -84,7 +84,12 @@ def _find_last_blank_line(buffer: bytearray, start: int) -> int:
 
 def split_events(block: bytes) -> list[bytes]:
     """Split whole events, as EventCutter returns them, into one piece per event, without the blank lines between."""
-    pieces = _BLANK_LINES.split(block) if b"\r" in block else block.split(b"\n\n")
+    if b"\r" not in block:
+        pieces = block.split(b"\n\n")
+    elif block.count(b"\r\n") == block.count(b"\n") == block.count(b"\r"):
+        pieces = [piece.strip(b"\r\n") for piece in block.split(b"\r\n\r\n")]  # a fifth of the time
+    else:
+        pieces = _BLANK_LINES.split(block)
     return [piece for piece in pieces if piece]
 
 
@@ -145,15 +150,21 @@ def _decode_lines(piece: bytes) -> SSEvent | None:
 
 def first_event(block: bytes) -> SSEvent | None:
     """Decode the first event of *block* that holds data; servers send comments ahead of it to keep the line alive."""
-    if b"\r" in block:
-        return next((event for piece in split_events(block) if (event := decode_event(piece)) is not None), None)
     start, event = 0, None
     while event is None and start < len(block):
-        end = block.find(b"\n\n", start)
-        end = len(block) if end < 0 else end
+        end, beyond = _find_blank_line(block, start)
         event = decode_event(block[start:end])
-        start = end + 2
+        start = beyond
     return event
+
+
+def _find_blank_line(block: bytes, start: int) -> tuple[int, int]:
+    """Return where the next blank line begins and ends, at or after *start*; the end of *block* where there is none."""
+    if b"\r" in block:
+        blank = _BLANK_LINES.search(block, start)
+        return blank.span() if blank else (len(block), len(block))
+    end = block.find(b"\n\n", start)
+    return (end, end + 2) if end >= 0 else (len(block), len(block))
 
 
 class SSEDecoder:

@@ -224,3 +224,19 @@ def test_a_byte_order_mark_counts_only_where_the_stream_begins() -> None:
 
     assert decoder.feed(b"\xef\xbb\xbfdata: a\n\n") == [SSEvent(b"", b"a")]
     assert decoder.feed(b"\xef\xbb\xbfdata: b\n\n") == []
+
+
+@given(st.lists(st.lists(st.sampled_from((b"data: a", b"event: b", b"id: 1", b": c")), min_size=1)), st.data())
+def test_line_ends_of_one_kind_split_as_any_others(events: list[list[bytes]], data: st.DataObject) -> None:
+    blank_lines = [data.draw(st.integers(1, 3)) for _ in events]
+
+    def write(end: bytes) -> bytes:
+        parts = [end.join(lines) + end * (1 + count) for lines, count in zip(events, blank_lines, strict=True)]
+        return b"".join(parts)
+
+    expected = [b"\n".join(lines) for lines in events]
+    for end in (b"\n", b"\r\n", b"\r"):
+        block = write(end)
+        pieces = [piece.strip(end).replace(end, b"\n") for piece in split_events(block)]
+        assert [piece for piece in pieces if piece] == expected  # a third line end may be left over
+        assert first_event(block) == first_event(write(b"\n"))
