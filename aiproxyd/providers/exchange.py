@@ -33,7 +33,6 @@ _HEAD: Final = re.compile(
     rb"HTTP/1\.1 ([2-5]\d\d)(?: [^\r\n\0]*)?\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*\r\n)*)\r\n"
 )
 _NO_BODY: Final = (204, 304)
-_UNUSUAL: Final = frozenset(("content-encoding", "upgrade"))
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _SIZES: Final = re.compile(rb"[0-9a-fA-F]+")
 _END_OF_LINE: Final = b"\r\n"
@@ -390,7 +389,7 @@ class Exchange(Receiver):
         lines = found[2].decode("utf-8", "surrogateescape").split("\r\n")
         headers = CIMultiDict([(name, value.strip(" \t")) for name, _, value in [x.partition(":") for x in lines[:-1]]])
         self.status, self.headers = int(found[1]), headers
-        if self.status in _NO_BODY or not _UNUSUAL.isdisjoint(name.lower() for name in headers):
+        if self.status in _NO_BODY or "Content-Encoding" in headers or "Upgrade" in headers:
             return None
         if headers.get("Connection", "keep-alive").lower() != "keep-alive":
             return None

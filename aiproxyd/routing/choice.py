@@ -68,6 +68,8 @@ class Router:
         """
         is_fast = route.strategy == "least-latency"
         now = self.clock()
+        if len(route.targets) == 1 and self._keys[route.targets[0].upstream] == 1:
+            return self._plan_only(route.targets[0], now, is_fast=is_fast, is_stream=is_stream)
         warm = self.affinity.find(conversation, now) if conversation is not None else None
         turns: dict[str, int] = {} if rotates else dict.fromkeys(self._keys, 0)
         candidates = [
@@ -87,6 +89,12 @@ class Router:
             conversation,
             is_stream=is_stream,
         )
+
+    def _plan_only(self, target: Target, now: float, *, is_fast: bool, is_stream: bool) -> Plan:
+        """Return the plan where there is but one candidate."""
+        latencies = self._latencies if is_fast else None
+        deadlines = {target.upstream: now + self._patience_s[target.upstream]}
+        return Plan([Candidate(target, 0)], deadlines, self, self._settings, latencies, None, is_stream=is_stream)
 
     def has_choice(self, route: Route) -> bool:
         """Tell whether there is more than one candidate, so that it matters where a conversation was answered last."""
