@@ -515,9 +515,11 @@ def decode_answer(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T | None:
         msgspec.DecodeError: *body* is not JSON at all.
     """
     try:
-        return decoder.decode(body)
-    except msgspec.ValidationError:
-        return None
+        try:
+            return decoder.decode(body)
+        except msgspec.ValidationError:
+            _any_json.decode(body)  # it stops at the first thing that does not fit, whatever follows
+            return None
     except (UnicodeDecodeError, RecursionError) as exc:
         raise msgspec.DecodeError(str(exc)) from exc
 

@@ -68,6 +68,10 @@ def test_an_answer_of_another_shape_is_no_view_and_one_that_is_no_json_an_error(
     assert decode_answer(VIEW, b'{"count":3}') == View(3)
     assert decode_answer(VIEW, b'{"count":"3"}') is None
     assert decode_answer(VIEW, b"[]") is None
+    # The decoder stops at the first thing that does not fit, whatever follows.
+    for broken in (b"[1, 2", b'{"count":"3"', b'{"count":"3"} and more', b'{"count":"3","x":' + DEEP):
+        with pytest.raises(msgspec.DecodeError):
+            decode_answer(VIEW, broken)
     for body in (b"", b"<html>", b'{"x":' + DEEP):
         with pytest.raises(msgspec.DecodeError):
             decode_answer(VIEW, body)
