@@ -29,7 +29,7 @@ from aiproxyd.hub import (
 from aiproxyd.splice import JSON_ERRORS
 
 KEY_BYTES: Final = 16
-VERSION: Final = 1
+VERSION: Final = 2
 """Of what follows; entries of another one, which outlive us in Redis, are not found."""
 
 _Plain: TypeAlias = Any
@@ -42,167 +42,6 @@ _any_json: Final = msgspec.json.Decoder()
 
 _LABELS: Final = re.compile(r"(?:\s*[\w-]+=[\w.:/-]*(?:;|\Z))*\s*")
 """What stands behind the beginning of a text that says nothing; one with words behind it does say something."""
-
-_CARRIED: Final = frozenset(
-    (
-        "args",
-        "arguments",
-        "input_schema",
-        "parameters",
-        "parametersJsonSchema",
-        "parameters_json_schema",
-        "response",
-        "responseJsonSchema",
-        "responseSchema",
-        "response_json_schema",
-        "response_schema",
-        "schema",
-    )
-)
-"""Members that are carried as they were written, whatever is in them."""
-_PLAIN: Final = _CARRIED | frozenset(
-    (
-        "allowedFunctionNames",
-        "allowed_function_names",
-        "any",
-        "auto",
-        "budget_tokens",
-        "cache_control",
-        "call_id",
-        "content",
-        "contents",
-        "data",
-        "description",
-        "detail",
-        "disable_parallel_tool_use",
-        "display",
-        "effort",
-        "format",
-        "function",
-        "functionCall",
-        "functionCallingConfig",
-        "functionDeclarations",
-        "functionResponse",
-        "function_call",
-        "function_calling_config",
-        "function_declarations",
-        "function_response",
-        "generationConfig",
-        "generation_config",
-        "id",
-        "image_url",
-        "includeThoughts",
-        "include_thoughts",
-        "include_usage",
-        "inlineData",
-        "inline_data",
-        "input",
-        "instructions",
-        "is_error",
-        "json_schema",
-        "maxOutputTokens",
-        "max_completion_tokens",
-        "max_output_tokens",
-        "max_tokens",
-        "media_type",
-        "messages",
-        "mimeType",
-        "mime_type",
-        "mode",
-        "model",
-        "n",
-        "name",
-        "output",
-        "output_config",
-        "parallel_tool_calls",
-        "parts",
-        "reasoning",
-        "reasoning_effort",
-        "responseMimeType",
-        "response_format",
-        "response_mime_type",
-        "role",
-        "seed",
-        "source",
-        "status",
-        "stop",
-        "stopSequences",
-        "stop_sequences",
-        "strict",
-        "summary",
-        "system",
-        "systemInstruction",
-        "system_instruction",
-        "temperature",
-        "text",
-        "thinking",
-        "thinkingBudget",
-        "thinkingConfig",
-        "thinkingLevel",
-        "thinking_budget",
-        "thinking_config",
-        "thinking_level",
-        "toolConfig",
-        "tool_call_id",
-        "tool_calls",
-        "tool_choice",
-        "tool_config",
-        "tool_use_id",
-        "tools",
-        "topK",
-        "topP",
-        "top_k",
-        "top_p",
-        "ttl",
-        "type",
-        "url",
-        "verbosity",
-    )
-)
-"""Members of bodies, wherever they stand, all of which is read into a ``Request``. What holds no other means the same
-in every format; of a request that does, each value counts as it was written."""
-_PLAIN_WORDS: Final[Mapping[str, Sequence[object]]] = {
-    "type": [
-        "adaptive",
-        "any",
-        "auto",
-        "base64",
-        "custom",
-        "disabled",
-        "enabled",
-        "ephemeral",
-        "function",
-        "function_call",
-        "function_call_output",
-        "image",
-        "image_url",
-        "input_image",
-        "input_text",
-        "json_object",
-        "json_schema",
-        "message",
-        "none",
-        "object",
-        "output_text",
-        "text",
-        "tool",
-        "tool_result",
-        "tool_use",
-        "url",
-    ],
-    "detail": ["auto"],
-    "display": ["summarized"],
-    "mode": ["ANY", "AUTO", "NONE", "any", "auto", "none"],
-    "status": ["completed"],
-    "summary": ["auto"],
-}
-"""Of these members, the values that are."""
-
-
-_LOST_IN_SCHEMAS: Final = (b'"propertyOrdering"', b'"property_ordering"', b'"example"')
-"""What Google's schemas have and JSON Schema has not."""
-_LIMITS: Final = frozenset(("max_tokens", "max_completion_tokens"))
-"""Of the two, one is read."""
 
 
 class _Call(NamedTuple):
@@ -231,6 +70,7 @@ class _Calls:
 
 
 _NO_CALL: Final = _Call(0, "")
+_ESCAPED_QUOTE: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0022")
 
 
 def digest(*parts: bytes) -> bytes:
@@ -246,13 +86,10 @@ def write_meaning(asked: Request, fmt: Format, body: bytes) -> bytes:
     """Return what *asked*, decoded by *fmt* from *body*, means.
 
     Left out is what changes nothing about the answer: who asks, how the answer is to be sent, labels, and hints for the
-    vendor's prompt cache. Of what only the caller's format understands, whole fields count as they were written; where
-    something stands further inside, the whole body does. The order of members counts in what is only carried: models
-    answer in the order that a schema has.
+    vendor's prompt cache. Where *body* says anything that only its own format understands, all of it counts as it was
+    written as well: rather one answer too many than a wrong one. The order of members counts in what is only carried:
+    models answer in the order that a schema has.
     """
-    members = {
-        name: raw for name, raw in _members.decode(body).items() if name != "model" and name not in fmt.volatile_fields
-    }
     return _encode(
         (
             VERSION,
@@ -267,28 +104,22 @@ def write_meaning(asked: Request, fmt: Format, body: bytes) -> bytes:
             asked.reasoning,
             _write_output(asked.output),
             (asked.service_tier, asked.verbosity),
-            () if _is_plain(members, body, fmt) else (fmt.name, _write_fields(members)),
+            _write_own(fmt, body),
         )
     )
 
 
-def _is_plain(members: Mapping[str, Raw], body: bytes, fmt: Format) -> bool:
-    """Tell whether *body*, with *members*, holds nothing that a ``Request`` does not."""
-    if members.keys() >= _LIMITS or any(word in body for word in _LOST_IN_SCHEMAS) or _hides_words(body, fmt):
-        return False
-    try:
-        waiting: list[Any] = [{name: _any_json.decode(raw) for name, raw in members.items()}]
-    except JSON_ERRORS:
-        return False
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, list):
-            waiting += [each for each in value if isinstance(each, dict | list)]
-        elif not all(_is_plain_member(name, each) for name, each in value.items()):
-            return False
-        else:
-            waiting += [each for name, each in value.items() if _has_members(name, each)]
-    return True
+def _write_own(fmt: Format, body: bytes) -> _Plain:
+    """Return what *body* says beyond a ``Request``: nothing, or all of it."""
+    text = _compact(body)
+    if text is None:
+        return fmt.name, Raw(body)
+    if fmt.is_plain(text) and not _hides_words(text, fmt):
+        return ()
+    members = _members.decode(text)
+    return fmt.name, sorted(
+        (name, raw) for name, raw in members.items() if name != "model" and name not in fmt.volatile_fields
+    )
 
 
 def _hides_words(body: bytes, fmt: Format) -> bool:
@@ -298,18 +129,6 @@ def _hides_words(body: bytes, fmt: Format) -> bool:
         for begin in fmt.volatile_texts
         for found in re.finditer(re.escape(begin.encode()) + rb'([^"]*)', body)
     )
-
-
-def _is_plain_member(name: str, value: _Plain) -> bool:
-    if value is None or value in ([], {}):
-        return True  # says nothing, whatever it is
-    return name in _PLAIN and (name not in _PLAIN_WORDS or value in _PLAIN_WORDS[name])
-
-
-def _has_members(name: str, value: _Plain) -> bool:
-    # A call of Anthropic's has its arguments in its input; that of a request to OpenAI is a list.
-    is_carried = name in _CARRIED or (name == "input" and isinstance(value, dict))
-    return isinstance(value, dict | list) and not is_carried
 
 
 def _write_turns(turns: Iterable[Turn], fmt: Format) -> _Plain:
@@ -403,15 +222,13 @@ def _write_fields(fields: Mapping[str, Raw]) -> Sequence[_Plain]:
 
 def _write_arguments(arguments: str) -> _Plain:
     """Return the *arguments* of a call, an object in some formats and its text in others."""
-    return arguments if (raw := _compact(arguments.encode(errors="surrogatepass"))) is None else (raw,)
+    compact = _compact(arguments.encode(errors="surrogatepass"))
+    return arguments if compact is None else (Raw(compact),)
 
 
 def _write_raw(raw: Raw | None) -> _Plain:
     """Return *raw* in one layout."""
-    if not raw:
-        return None
-    compact = _compact(raw)
-    return raw if compact is None else compact
+    return Raw(_compact(bytes(raw)) or raw) if raw else None
 
 
 def _write_schema(raw: Raw | None) -> _Plain:
@@ -431,12 +248,23 @@ def _arrange(value: _Plain, *, is_ordered: bool = False) -> _Plain:
     return {"": [(name, _arrange(each, is_ordered=name == "properties" and not is_ordered)) for name, each in members]}
 
 
-def _compact(text: bytes) -> Raw | None:
-    """Return *text* in one layout; None where it is no JSON, or goes too deep or too far to be read."""
+def _compact(text: bytes) -> bytes | None:
+    """Return *text* in one spelling; None where it has no other.
+
+    It may be no JSON, go too deep or too far to be read, or hold a member twice: of those one is read, and that is not
+    the same one everywhere.
+    """
     try:
-        return Raw(_encode(_any_json.decode(text)))
+        compact = _encode(_any_json.decode(text))
     except JSON_ERRORS:
         return None
+    # What is missing had quotes around its name.
+    return compact if compact.count(b'"') == _count_quotes(text) else None
+
+
+def _count_quotes(text: bytes) -> int:
+    """Return how many quotes there are in *text*, however they are written."""
+    return text.count(b'"') + (len(_ESCAPED_QUOTE.findall(text)) if rb"\u0022" in text else 0)
 
 
 _NO_ARGUMENTS: Final = _arrange({"type": "object", "properties": {}})

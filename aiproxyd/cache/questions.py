@@ -51,7 +51,8 @@ class Reader:
         query = [pair for pair in request.query.split("&") if pair and not pair.startswith("alt=")]
         upstreams = [self._interpreter.provider(target.upstream).address for target in route.targets]
         place = msgspec.msgpack.encode((owner, route.targets, upstreams, section and section.capabilities, told, query))
-        whole = digest(place, request.fmt.name.encode(), request.path.encode(), request.query.encode(), request.body)
+        said = (request.model, request.fmt.name, request.path, request.query)  # Gemini's bodies name no model
+        whole = digest(place, *map(str.encode, said), request.body)
         if whole in self._known:
             self._known.move_to_end(whole)
             key = self._known[whole]
@@ -73,11 +74,20 @@ class Reader:
             return None  # what we do not understand, or goes on from what its vendor has
         if when == "deterministic" and asked.temperature != 0:
             return None
-        spoken = b""
-        if asked.reasoning.mode == "on" or asked.reasoning.show:
-            # One and the same model may show its thoughts in one of its APIs only.
+        stores = request.fmt.stores(request.body)
+        # One and the same model may show its thoughts in one of its APIs only.
+        has_thoughts = asked.reasoning.mode == "on" or bool(asked.reasoning.show)
+        spoken = ""
+        if stores or has_thoughts:
             try:
-                spoken = self._interpreter.choose_format(request, route.targets[0]).encode()
+                spoken = self._interpreter.choose_format(request, route.targets[0])
             except InvalidRequest:
                 return None
-        return digest(place, spoken, write_meaning(asked, request.fmt, request.body))
+        apart = spoken if has_thoughts else ""
+        # Who goes on from an answer by its id has to find it at its vendor. Where that is spoken to in other words,
+        # nothing is stored anyway.
+        stored = "stored" if stores and spoken == request.fmt.name else ""
+        try:
+            return digest(place, apart.encode(), stored.encode(), write_meaning(asked, request.fmt, request.body))
+        except RecursionError:
+            return None  # its brackets stand too deep inside one another

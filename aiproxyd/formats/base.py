@@ -42,6 +42,14 @@ _raws: Final = msgspec.json.Decoder(list[Raw])
 
 T = TypeVar("T")
 
+Words: TypeAlias = Annotated[str, Meta(min_length=1)]
+NoItems: TypeAlias = Annotated[list[Any], Meta(max_length=0)] | None
+"""What says nothing."""
+
+
+class Plain(Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
+    """An object of a caller's that holds nothing but what is read into a ``hub.Request``."""
+
 
 class Peek(Struct):
     """The few fields of a request that steer the byte path; the rest of the body is only checked to be JSON."""
@@ -218,6 +226,19 @@ class Format(ABC):
             InvalidRequest: malformed, not allowed by the format, or content that no other format could carry; ``param``
                 has the path.
         """
+
+    def is_plain(self, body: bytes) -> bool:
+        """Tell whether all that *body*, which `decode_request` could decode, means is in the request that it returned.
+
+        Of such bodies, and of no others, those that read alike mean the same, whatever format they are in.
+        """
+        del body
+        return False
+
+    def stores(self, body: bytes) -> bool:
+        """Tell whether *body*, which `decode_request` could decode, asks its vendor to keep the answer for later."""
+        del body
+        return False
 
     def refuse_state(self, asked: Request) -> None:  # noqa: B027  # most refuse it when they decode
         """Refuse what *asked*, decoded by this format, goes on from and only its own vendor has.

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from aiproxyd.capabilities import Capabilities
 from aiproxyd.errors import ProxyError, UpstreamError
-from aiproxyd.formats.anthropic import answers, errors, models, requests, taps, wire
+from aiproxyd.formats.anthropic import answers, errors, models, plain, requests, taps, wire
 from aiproxyd.formats.anthropic.stream_decoder import EventDecoder
 from aiproxyd.formats.anthropic.stream_encoder import EventEncoder
 from aiproxyd.formats.base import Format, Peek, StreamTap, Tapped, decode_body, decode_input_tokens, keep_members
@@ -33,7 +33,6 @@ class Anthropic(Format):
     """The ``anthropic`` format."""
 
     name = wire.NAME
-    # Documents and search results that are made of texts, and references to tools, are those texts for others.
     volatile_fields = frozenset(("cache_control", "metadata", "stream"))
     volatile_texts = (requests.BILLING_HEADER,)
     telling_headers = ("anthropic-beta",)
@@ -100,6 +99,10 @@ class Anthropic(Format):
     @override
     def decode_request(self, body: bytes) -> Request:
         return requests.decode_request(body)
+
+    @override
+    def is_plain(self, body: bytes) -> bool:
+        return plain.is_plain(body)
 
     @override
     def refuse_state(self, asked: Request) -> None:

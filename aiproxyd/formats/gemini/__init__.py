@@ -16,7 +16,7 @@ from aiproxyd.errors import ProxyError, UpstreamError
 from aiproxyd.formats.base import Format, Peek, StreamTap, Tapped, find_model_members, quote_model, read_name
 from aiproxyd.formats.codec import Losses, StreamDecoder, StreamEncoder, Traits
 from aiproxyd.formats.conversations import Conversations
-from aiproxyd.formats.gemini import answers, counting, embeddings, errors, models, requests, taps
+from aiproxyd.formats.gemini import answers, counting, embeddings, errors, models, plain, requests, taps
 from aiproxyd.formats.gemini.settings import MAX_CANDIDATES
 from aiproxyd.formats.gemini.stream_decoder import GeminiStreamDecoder, decode_response
 from aiproxyd.formats.gemini.stream_encoder import GeminiArrayEncoder, GeminiStreamEncoder, encode_stream_error
@@ -33,7 +33,6 @@ class Gemini(Format):
 
     name = NAME
     telling_headers = ("x-goog-fieldmask",)
-    # The order counts, and is no part of JSON Schema.
     volatile_fields = frozenset(("labels", "store"))
     counts_tokens = True
     conversations = Conversations("contents", orders=("systemInstruction", "system_instruction"))
@@ -158,6 +157,10 @@ class Gemini(Format):
     def decode_request(self, body: bytes) -> Request:
         """Decode a caller's request. The path says the model, and whether the answer is to be a stream."""
         return requests.decode_request(body)
+
+    @override
+    def is_plain(self, body: bytes) -> bool:
+        return plain.is_plain(body)
 
     @override
     def encode_request(self, request: Request, capabilities: Capabilities, losses: Losses) -> bytes:

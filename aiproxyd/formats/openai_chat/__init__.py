@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar, Final
 
+import msgspec
+from msgspec import Struct
 from typing_extensions import override
 
 from aiproxyd.capabilities import Capabilities
@@ -11,7 +13,7 @@ from aiproxyd.errors import ProxyError, UpstreamError
 from aiproxyd.formats.base import Peek, StreamTap, Tapped
 from aiproxyd.formats.codec import KNOBS, Losses, StreamDecoder, StreamEncoder, Traits
 from aiproxyd.formats.conversations import SESSION_NAME, Conversations
-from aiproxyd.formats.openai_chat import answers, embeddings, requests, taps
+from aiproxyd.formats.openai_chat import answers, embeddings, plain, requests, taps
 from aiproxyd.formats.openai_chat.stream_decoder import ChatStreamDecoder
 from aiproxyd.formats.openai_chat.stream_encoder import ChatStreamEncoder, encode_failure
 from aiproxyd.formats.openai_shared import OpenAIFormat
@@ -19,12 +21,18 @@ from aiproxyd.hub import EmbeddingRequest, Embeddings, Request, Response
 from aiproxyd.splice import Edit
 
 
+class _Storing(Struct):
+    store: Any = None
+
+
+_storing: Final = msgspec.json.Decoder(_Storing)
+
+
 class OpenAIChat(OpenAIFormat):
     """The ``openai-chat`` format."""
 
     name = "openai-chat"
     telling_headers = ("openai-beta",)
-    # The answers to the deprecated fields have another shape.
     volatile_fields = frozenset(
         (
             "metadata",
@@ -106,6 +114,14 @@ class OpenAIChat(OpenAIFormat):
     @override
     def decode_request(self, body: bytes) -> Request:
         return requests.decode_request(body)
+
+    @override
+    def is_plain(self, body: bytes) -> bool:
+        return plain.is_plain(body)
+
+    @override
+    def stores(self, body: bytes) -> bool:
+        return _storing.decode(body).store is True
 
     @override
     def encode_request(self, request: Request, capabilities: Capabilities, losses: Losses) -> bytes:

@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Mapping
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
+from msgspec import Struct
 from typing_extensions import override
 
 from aiproxyd.capabilities import Capabilities
@@ -12,14 +13,20 @@ from aiproxyd.errors import ProxyError, UpstreamError
 from aiproxyd.formats.base import Peek, StreamTap, Tapped, decode_body, decode_input_tokens, keep_members
 from aiproxyd.formats.codec import Losses, StreamDecoder, StreamEncoder, Traits
 from aiproxyd.formats.conversations import SESSION_NAME, Conversations
-from aiproxyd.formats.openai_responses import answers, errors, requests, taps
+from aiproxyd.formats.openai_responses import answers, errors, plain, requests, taps
 from aiproxyd.formats.openai_responses.stream_decoder import ResponsesDecoder
 from aiproxyd.formats.openai_responses.stream_encoder import ResponsesEncoder
 from aiproxyd.formats.openai_responses.wire import NAME
 from aiproxyd.formats.openai_shared import OpenAIFormat
 from aiproxyd.hub import Request, Response
 
+
+class _Storing(Struct):
+    store: Any = None
+
+
 _peek: Final = msgspec.json.Decoder(Peek)
+_storing: Final = msgspec.json.Decoder(_Storing)
 
 _COUNTED: Final = frozenset(
     ("input", "instructions", "model", "parallel_tool_calls", "reasoning", "text", "tool_choice", "tools", "truncation")
@@ -122,6 +129,14 @@ class OpenAIResponses(OpenAIFormat):
     @override
     def decode_request(self, body: bytes) -> Request:
         return requests.decode_request(body)
+
+    @override
+    def is_plain(self, body: bytes) -> bool:
+        return plain.is_plain(body)
+
+    @override
+    def stores(self, body: bytes) -> bool:
+        return _storing.decode(body).store is not False
 
     @override
     def encode_request(self, request: Request, capabilities: Capabilities, losses: Losses) -> bytes:
