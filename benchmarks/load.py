@@ -1,7 +1,7 @@
 """Load generator of the benchmark: keep-alive clients over a bare asyncio.Protocol that check every answer.
 
-Reads one JSON job per line on stdin and writes one JSON result per line on stdout; ends with its stdin. A result is
-either figures or `{"error": ...}`: one wrong answer spoils the job.
+Reads one JSON job per line on stdin and writes one JSON result per line on stdout; ends with its stdin. A job is a load
+or a crowd of streams to hold open. A result is either figures or `{"error": ...}`: one wrong answer spoils the job.
 """
 
 import asyncio
@@ -15,15 +15,24 @@ from typing import cast
 import msgspec
 from typing_extensions import override
 
+from benchmarks import wire
+from benchmarks.processes import memory_mb
+
+FIRST_WORD = wire.words(1)[0].strip()
+"""Stands in the first event of a stream that says something."""
+
 _HEAD_END = b"\r\n\r\n"
 # No canned event is a lone 0, so these bytes at the end can only be the last chunk.
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 _PATIENCE_S = 30
+_OPENING = 50
+"""Streams of a crowd that are on their way to their first event at once."""
+_CROWD_SETTLE_S = 0.5
 
 
-class Job(msgspec.Struct, forbid_unknown_fields=True):
+class Job(msgspec.Struct, tag="load", forbid_unknown_fields=True):
     """One cell of the table: what to send, where, from how many connections, for how long."""
 
     port: int
@@ -49,19 +58,38 @@ class Job(msgspec.Struct, forbid_unknown_fields=True):
     upstream_pid: int
 
 
+class Crowd(msgspec.Struct, tag="crowd", forbid_unknown_fields=True):
+    """So many streams to hold open at once, and whom to weigh without and with them."""
+
+    port: int
+    path: str
+    body: str
+    proof: str
+    """Stands in the first event that says something."""
+    key: str
+    streams: int
+    patience_s: float
+    """Longest time in which none of them begins."""
+    pids: list[int]
+
+
 class WrongAnswer(Exception):
     """The candidate answered with something else than the whole 200 it was to pass on."""
+
+
+def _write_request(method: str, job: Job | Crowd) -> bytes:
+    head = (
+        f"{method} {job.path} HTTP/1.1\r\nhost: 127.0.0.1:{job.port}\r\nauthorization: Bearer {job.key}\r\n"
+        f"user-agent: bench\r\naccept: */*\r\ncontent-type: application/json\r\ncontent-length: {len(job.body)}"
+    )
+    return (head + "\r\n\r\n" + job.body).encode()
 
 
 class _Client(asyncio.Protocol):
     """One keep-alive connection for one job: sends a request as soon as the answer before is complete."""
 
     def __init__(self, job: Job) -> None:
-        head = (
-            f"{job.method} {job.path} HTTP/1.1\r\nhost: 127.0.0.1:{job.port}\r\nauthorization: Bearer {job.key}\r\n"
-            f"user-agent: bench\r\naccept: */*\r\ncontent-type: application/json\r\ncontent-length: {len(job.body)}"
-        )
-        self._request = (head + "\r\n\r\n" + job.body).encode()
+        self._request = _write_request(job.method, job)
         self._proofs = [proof.encode() for proof in job.proofs]
         self._ending = job.ending.encode()
         self._events = job.events
@@ -170,6 +198,44 @@ class _Client(asyncio.Protocol):
         self._right = framed
 
 
+class _Listener(asyncio.Protocol):
+    """One stream of a crowd: asks, waits for the first event that says something, and stays."""
+
+    def __init__(self, request: bytes, proof: bytes) -> None:
+        self._request = request
+        self._proof = proof
+        self._received = b""
+        self._transport: asyncio.Transport | None = None
+        self.begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.is_open = True
+
+    def close(self) -> None:
+        if self._transport:
+            self._transport.abort()
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.write(self._request)
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_open = False
+        if not self.begun.done():
+            self.begun.set_exception(WrongAnswer(f"connection closed before the first event: {exc!r}"))
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        if self.begun.done():
+            return
+        self._received += data
+        if not self._received.startswith(b"HTTP/1.1 200 "[: len(self._received)]):
+            self.begun.set_exception(WrongAnswer(self._received[:600].decode(errors="replace")))
+        elif self._proof in self._received:
+            self._received = b""
+            self.begun.set_result(None)
+
+
 def _dechunk(answer: bytes) -> bytes:
     pieces = []
     at = 0
@@ -228,7 +294,7 @@ async def _measure(job: Job, clients: list[_Client]) -> dict[str, float]:
     }
 
 
-async def _do(job: Job) -> dict[str, float] | dict[str, str]:
+async def _do(job: Job) -> dict[str, float]:
     clients: list[_Client] = []
     loop = asyncio.get_running_loop()
     try:
@@ -236,13 +302,55 @@ async def _do(job: Job) -> dict[str, float] | dict[str, str]:
             _, client = await loop.create_connection(lambda: _Client(job), "127.0.0.1", job.port)
             clients.append(client)
         return await _measure(job, clients)
-    except TimeoutError:
-        return {"error": f"no complete answer within {_PATIENCE_S} s"}
-    except (WrongAnswer, OSError, ValueError) as error:
-        return {"error": f"{type(error).__name__}: {error}"}
     finally:
         for client in clients:
             client.close()
+
+
+async def _hold(crowd: Crowd) -> dict[str, float]:
+    """Weigh without and with the crowd; a small one goes before it, since the first streams bring up what all share."""
+    await _gather(crowd, _OPENING)
+    return await _gather(crowd, crowd.streams)
+
+
+async def _gather(crowd: Crowd, number: int) -> dict[str, float]:
+    request, proof = _write_request("POST", crowd), crowd.proof.encode()
+    loop = asyncio.get_running_loop()
+    listeners: list[_Listener] = []
+    numbers = iter(range(number))
+
+    async def open_some(patience: asyncio.Timeout) -> None:
+        for _ in numbers:
+            _, listener = await loop.create_connection(lambda: _Listener(request, proof), "127.0.0.1", crowd.port)
+            listeners.append(listener)
+            await listener.begun
+            patience.reschedule(loop.time() + crowd.patience_s)
+
+    await asyncio.sleep(_CROWD_SETTLE_S)
+    before = memory_mb(crowd.pids, "Pss")
+    try:
+        async with asyncio.timeout(crowd.patience_s) as patience:
+            await asyncio.gather(*(open_some(patience) for _ in range(min(number, _OPENING))))
+        await asyncio.sleep(_CROWD_SETTLE_S)
+        after = memory_mb(crowd.pids, "Pss")
+        if not all(listener.is_open for listener in listeners):
+            raise WrongAnswer("a stream ended that was to stay open")
+        return {"each_kb": (after - before) / number * 1e3}
+    except TimeoutError as error:
+        begun = sum(listener.begun.done() and not listener.begun.cancelled() for listener in listeners)
+        raise WrongAnswer(f"{begun:,} of {number:,} streams began, and no more in {crowd.patience_s:g} s") from error
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+async def _try(job: Job | Crowd) -> dict[str, float] | dict[str, str]:
+    try:
+        return await (_do(job) if isinstance(job, Job) else _hold(job))
+    except TimeoutError:
+        return {"error": f"no complete answer within {_PATIENCE_S} s"}
+    except (WrongAnswer, OSError, ValueError) as error:
+        return {"error": str(error) if isinstance(error, WrongAnswer) else f"{type(error).__name__}: {error}"}
 
 
 def main() -> None:
@@ -253,7 +361,7 @@ def main() -> None:
         new_loop = asyncio.new_event_loop
     with asyncio.Runner(loop_factory=new_loop) as runner:
         for line in sys.stdin.buffer:
-            result = runner.run(_do(msgspec.json.decode(line, type=Job)))
+            result = runner.run(_try(msgspec.json.decode(line, type=Job | Crowd)))
             print(msgspec.json.encode(result).decode(), flush=True)
 
 

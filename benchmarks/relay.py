@@ -49,7 +49,7 @@ async def _open_session(app: web.Application) -> AsyncIterator[None]:
 
 def main() -> None:
     port, upstream_port = (int(argument) for argument in sys.argv[1:])
-    app = web.Application()
+    app = web.Application(client_max_size=32 * 1024 * 1024)
     app[UPSTREAM] = f"http://127.0.0.1:{upstream_port}"
     app.cleanup_ctx.append(_open_session)
     app.router.add_post("/v1/chat/completions", relay)

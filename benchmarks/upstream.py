@@ -1,8 +1,9 @@
-"""Mock upstream of the benchmark: canned answers of several APIs, each in its own words, over a bare asyncio.Protocol.
+"""Mock upstream of the benchmark: canned answers of four APIs, each in its own words, over a bare asyncio.Protocol.
 
 Understands just enough HTTP/1.1 (bodies with a content-length, keep-alive, no pipelining), so that it costs far less
-than whatever is measured in front of it. A request for a stream is answered with 100 deltas, all in one write, or, in
-the chat API and where the model is `paced`, one every 5 ms. Prints `PORT LOOP` once it listens; ends on SIGTERM.
+than whatever is measured in front of it. A request for a stream is answered with 100 deltas, all in one write, unless
+the model's name, `bench-API`, says more: `-paced`, one every 5 ms; `-idle`, the first alone and then nothing. Whole
+answers of the chat API can be long: `-answer100k`, `-answer10m`. Prints `PORT LOOP` once it listens; ends on SIGTERM.
 """
 
 import asyncio
@@ -10,8 +11,8 @@ import gc
 import importlib
 import re
 import signal
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import Final, cast
 
 import msgspec
 from typing_extensions import override
@@ -32,7 +33,11 @@ _LAST_CHUNK = b"0\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _STREAM = re.compile(rb'"stream": *true')
 _USAGE = re.compile(rb'"include_usage": *true')
-_PACED = re.compile(rb'"model": *"paced"')
+# Where the model stands in the path, in Gemini's API, it does so before anything else could look like it.
+_MANNER = re.compile(rb'(?:"model": *"|/models/)bench-[a-z]+-([a-z0-9]+)')
+_PACED: Final = b"paced"
+_IDLE: Final = b"idle"
+_LONG_BYTES: Final = {b"answer100k": 100_000, b"answer10m": 10_000_000}
 
 
 def _head(status: str, *fields: str) -> bytes:
@@ -54,30 +59,52 @@ def _framed(events: Sequence[bytes]) -> list[bytes]:
     return [*others, last + _LAST_CHUNK]
 
 
-def _burst(events: Sequence[bytes]) -> bytes:
-    return _STREAM_HEAD + b"".join(_framed(events))
-
-
-_MODELS = _whole(
-    "200 OK",
-    msgspec.json.encode(
-        {"object": "list", "data": [{"id": name, "object": "model", "created": 0} for name in ("bench-model", "paced")]}
-    ),
-)
-_NOT_FOUND = _refusal("404 Not Found", "no such path")
-_NO_LENGTH = _refusal("411 Length Required", "content-length missing")
 _STREAM_HEAD = _head(
     "200 OK", "content-type: text/event-stream", "cache-control: no-cache", "transfer-encoding: chunked"
 )
-_EVENTS = {
-    has_usage: _framed(wire.CHAT.stream(wire.words(CHAT_DELTAS), has_usage=has_usage)) for has_usage in (False, True)
+
+
+class _Stream:
+    """A stream, in each manner of sending it."""
+
+    def __init__(self, events: Sequence[bytes]) -> None:
+        self.pieces = _framed(events)
+        self.burst = _STREAM_HEAD + b"".join(self.pieces)
+        # What opens a stream has no text yet; whoever waits for the first event that says something gets it too.
+        said = next(at for at, event in enumerate(events) if wire.words(1)[0].encode() in event)
+        self.start = _STREAM_HEAD + b"".join(self.pieces[: said + 1])
+
+
+class _Voice:
+    """What is answered in one API."""
+
+    def __init__(self, api: wire.Api, stream: _Stream, *, with_usage: _Stream | None = None) -> None:
+        self.whole = _whole("200 OK", api.answer())
+        self.stream = stream
+        self.with_usage = with_usage or stream
+
+
+_CHAT_WORDS = wire.words(CHAT_DELTAS)
+_CHAT = _Voice(
+    wire.CHAT, _Stream(wire.CHAT.stream(_CHAT_WORDS)), with_usage=_Stream(wire.CHAT.stream(_CHAT_WORDS, has_usage=True))
+)
+_GEMINI = _Voice(wire.GEMINI, _Stream(wire.GEMINI.stream(wire.words(DELTAS))))
+_VOICES: Mapping[bytes, _Voice] = {
+    b"/v1/chat/completions": _CHAT,
+    b"/v1/messages": _Voice(wire.MESSAGES, _Stream(wire.MESSAGES.stream(wire.words(DELTAS)))),
+    b"/v1/responses": _Voice(wire.RESPONSES, _Stream(wire.RESPONSES.stream(wire.words(DELTAS)))),
 }
-_BURST = {has_usage: _STREAM_HEAD + b"".join(events) for has_usage, events in _EVENTS.items()}
-_COMPLETION = _whole("200 OK", wire.CHAT.answer())
-_MESSAGE = _whole("200 OK", wire.MESSAGES.answer())
-_MESSAGE_BURST = _burst(wire.MESSAGES.stream(wire.words(DELTAS)))
-_GEMINI = _whole("200 OK", wire.GEMINI.answer())
-_GEMINI_BURST = _burst(wire.GEMINI.stream(wire.words(DELTAS)))
+
+
+def _lengthen(answer: bytes, length: int) -> bytes:
+    text = wire.TEXT.encode()
+    return answer.replace(text, text * (length // len(text)))
+
+
+_LONG = {manner: _whole("200 OK", _lengthen(wire.CHAT.answer(), length)) for manner, length in _LONG_BYTES.items()}
+_MODELS = _whole("200 OK", msgspec.json.encode({"object": "list", "data": []}))
+_NOT_FOUND = _refusal("404 Not Found", "no such path")
+_NO_LENGTH = _refusal("411 Length Required", "content-length missing")
 
 
 class _Connection(asyncio.Protocol):
@@ -115,29 +142,30 @@ class _Connection(asyncio.Protocol):
         self._answer(head, body)
 
     def _answer(self, head: bytes, body: bytes) -> None:
-        if head.startswith(b"GET /v1/models"):
+        method, target, _ = head.split(b" ", 2)
+        path, _, query = target.partition(b"?")
+        is_gemini = path.startswith(b"/v1beta/models/")
+        voice = _GEMINI if is_gemini else _VOICES.get(path)
+        if method == b"GET" and path == b"/v1/models":
             self._write(_MODELS)
-        elif not head.startswith(b"POST "):
+        elif method != b"POST" or voice is None:
             self._write(_NOT_FOUND)
         elif not body:
             self._write(_NO_LENGTH)
-        elif head.startswith(b"POST /v1/chat/completions "):
-            self._chat(body)
-        elif head.startswith(b"POST /v1/messages "):
-            self._write(_MESSAGE_BURST if _STREAM.search(body) else _MESSAGE)
-        elif head.startswith(b"POST /v1beta/models/"):
-            self._write(_GEMINI_BURST if b":streamGenerateContent?" in head else _GEMINI)
         else:
-            self._write(_NOT_FOUND)
+            named = _MANNER.search(path if is_gemini else body)
+            manner = named[1] if named else b""
+            if (is_gemini and query.startswith(b"alt=sse")) or _STREAM.search(body):
+                self._stream(voice.with_usage if _USAGE.search(body) else voice.stream, manner)
+            else:
+                self._write(_LONG.get(manner, voice.whole))
 
-    def _chat(self, body: bytes) -> None:
-        if not _STREAM.search(body):
-            self._write(_COMPLETION)
-        elif _PACED.search(body):
+    def _stream(self, stream: _Stream, manner: bytes) -> None:
+        if manner == _PACED:
             self._write(_STREAM_HEAD)
-            self._pace(_EVENTS[bool(_USAGE.search(body))], 0, self._loop.time())
+            self._pace(stream.pieces, 0, self._loop.time())
         else:
-            self._write(_BURST[bool(_USAGE.search(body))])
+            self._write(stream.start if manner == _IDLE else stream.burst)
 
     def _pace(self, events: list[bytes], number: int, started: float) -> None:
         """Write one event and set the clock for the next, counted from the start, so that no delay adds up."""
