@@ -11,7 +11,6 @@ import aiohttp
 import aiohttp_cors
 from aiohttp import web
 
-import aiproxyd
 from aiproxyd.asking import Interpreter
 from aiproxyd.cache.calls import CachedCalls
 from aiproxyd.cache.stores import MemoryStore, RedisStore, Store
@@ -27,6 +26,7 @@ from aiproxyd.middlewares.errors import errors
 from aiproxyd.providers import PROVIDERS
 from aiproxyd.providers.base import Provider
 from aiproxyd.providers.connector import Connector
+from aiproxyd.providers.exchange import READ_BUFFER_BYTES
 from aiproxyd.routing.catalogue import Catalogue
 from aiproxyd.routing.choice import Router
 from aiproxyd.routing.figures import families
@@ -34,22 +34,22 @@ from aiproxyd.routing.probing import probe
 from aiproxyd.tasks import spawn
 from aiproxyd.telemetry.logs import AccessLog
 from aiproxyd.telemetry.metrics import Metrics
+from aiproxyd.telemetry.siblings import Siblings
 
 KEEP_ALIVE_S: Final = 30.0
 """How long an idle connection to an upstream is kept; the vendors' own keep it for longer, so that few go stale."""
 LOCAL_KEEP_ALIVE_S: Final = 4.0
 """The same without TLS: uvicorn (vLLM) and Node close after 5 s, and a new connection costs next to nothing."""
-READ_BUFFER_BYTES: Final = 256 * 1024
 
 _log: Final = logging.getLogger(__name__)
 
 
-async def create_app(settings: Settings, access_log: AccessLog) -> web.Application:
+async def create_app(settings: Settings, access_log: AccessLog, siblings: Siblings | None = None) -> web.Application:
     """Return the application, with a session for each upstream that it closes when it is cleaned up.
 
-    Must run in the event loop that is to serve it.
+    With *siblings*, it is one of several that callers take for one. Must run in the event loop that is to serve it.
     """
-    mark = f"1.1 aiproxyd-{secrets.token_hex(8)}"
+    mark = f"1.1 aiproxyd-{siblings.token if siblings is not None else secrets.token_hex(8)}"
     store = await open_store(settings.cache)
     sessions = {upstream.name: open_session(upstream) for upstream in settings.upstreams}
     providers: dict[str, Provider] = {
@@ -81,13 +81,16 @@ async def create_app(settings: Settings, access_log: AccessLog) -> web.Applicati
     )
     app.on_response_prepare.append(stamp)
     app.on_shutdown.append(_draining(in_flight, settings.shutdown_timeout_s))
-    app.add_routes(status.routes(router, Metrics(lambda: families(router), *([cached.families] if cached else []))))
+    metrics = Metrics(lambda: families(router), *([cached.families] if cached else []))
+    app.add_routes(status.routes(router, metrics, siblings))
     app.add_routes(models.routes(catalogue))
     app.add_routes(generation.routes(cached or dispatcher))
     app.add_routes(passthrough.routes(catalogue, router, providers))
     allow_origins(app, settings.cors_origins)
     app.cleanup_ctx.append(_closing(sessions, cached, access_log))
     app.cleanup_ctx.append(_probing(providers, router))
+    if siblings is not None:
+        app.cleanup_ctx.append(_answering(siblings, metrics))
     return app
 
 
@@ -102,7 +105,6 @@ def open_session(upstream: UpstreamSettings) -> aiohttp.ClientSession:
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=upstream.limits.connect_s),
         read_bufsize=READ_BUFFER_BYTES,
         skip_auto_headers=("Accept", "Content-Type"),
-        headers={"User-Agent": f"aiproxyd/{aiproxyd.__version__}"},
     )
 
 
@@ -146,6 +148,15 @@ def _probing(providers: Mapping[str, Provider], router: Router) -> Callable[[web
             task.cancel()
 
     return probing
+
+
+def _answering(siblings: Siblings, metrics: Metrics) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def answering(_app: web.Application) -> AsyncIterator[None]:
+        siblings.start_answering(metrics)
+        yield
+        await siblings.stop_answering()
+
+    return answering
 
 
 def _closing(

@@ -173,6 +173,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     host: str
     port: int
     unix_socket: Path | None
+    workers: int = 1
+    """How many processes serve; with more than one, another one watches over them."""
     shutdown_timeout_s: float
     max_body_bytes: int
     log_level: str
@@ -240,6 +242,13 @@ def _to_port(text: str) -> int:
     return port
 
 
+def _to_workers(text: str) -> int:
+    count = int(text)
+    if not 1 <= count <= 1024:
+        raise ValueError(text)
+    return count
+
+
 def _to_bytes(text: str) -> int:
     size = int(text)
     if size < 1:
@@ -269,6 +278,7 @@ _EXPECTED: Final[dict[Callable[[str], Any], str]] = {
     _to_seconds_or_zero: "seconds, 0 or more",
     _to_count: "a number, 0 or more",
     _to_port: "a port number, 0 to 65535",
+    _to_workers: "a number of processes, 1 to 1024",
     _to_bytes: "a number of bytes, at least 1",
     _to_flag: "yes or no",
 }
@@ -289,6 +299,14 @@ OPTIONS: Final = (
     Option(*_own("host"), str, "127.0.0.1", "address to listen on", "ADDRESS"),
     Option(*_own("port"), _to_port, 3000, "port to listen on; 0 takes a free one", "PORT"),
     Option(*_own("unix-socket"), str, None, "listen on this Unix socket instead of host and port", "PATH"),
+    Option(
+        *_own("workers"),
+        _to_workers,
+        1,
+        "processes that serve, at most one for each CPU core; each counts max-concurrency for itself, and has a cache "
+        "and a memory of what fails of its own",
+        "N",
+    ),
     Option(*_own("demo"), _to_flag, False, "add a built-in upstream that needs no key and no network"),
     Option(("--openai-api-key",), ("OPENAI_API_KEY",), str, None, "make the upstream `openai`", "KEY"),
     Option(("--openai-base-url",), ("OPENAI_BASE_URL",), str, None, f"default {DEFAULT_BASE_URLS['openai']}", "URL"),
@@ -540,6 +558,7 @@ class _Loader:
             host=options.host,
             port=options.port,
             unix_socket=Path(options.unix_socket) if options.unix_socket else None,
+            workers=options.workers,
             shutdown_timeout_s=options.shutdown_timeout,
             max_body_bytes=options.max_body_bytes,
             log_level=options.log_level,

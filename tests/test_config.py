@@ -75,6 +75,7 @@ SAMPLES = {
     "host": Sample("::1", "::1", "localhost", "localhost", "127.0.0.1", None, lambda s: s.host),
     "port": Sample("0", 0, "65535", 65535, 3000, "65536", lambda s: s.port),
     "unix-socket": Sample("/run/a", Path("/run/a"), "b", Path("b"), None, None, lambda s: s.unix_socket),
+    "workers": Sample("2", 2, "1024", 1024, 1, "0", lambda s: s.workers),
     "demo": Sample("yes", True, "no", False, False, "maybe", lambda s: find_upstream(s, "demo") is not None),
     "openai-api-key": Sample("sk-1", ("sk-1",), "-2, sk-3", ("-2", "sk-3"), None, None, read_key("openai")),
     "openai-base-url": Sample(

@@ -10,11 +10,12 @@ from aiohttp import web
 import aiproxyd
 from aiproxyd.errors import NotReady
 from aiproxyd.routing.choice import Router
-from aiproxyd.telemetry.metrics import CONTENT_TYPE, Metrics, render
+from aiproxyd.telemetry.metrics import CONTENT_TYPE, Family, Metrics, read_process, render
+from aiproxyd.telemetry.siblings import Siblings
 
 
-def routes(router: Router, metrics: Metrics) -> Iterable[web.RouteDef]:
-    """Return the routes of this module."""
+def routes(router: Router, metrics: Metrics, siblings: Siblings | None = None) -> Iterable[web.RouteDef]:
+    """Return the routes of this module; with *siblings*, whichever worker is asked shows the metrics of all."""
 
     async def health(_request: web.Request) -> web.Response:
         return web.Response(body=b'{"status":"alive"}', content_type="application/json")
@@ -30,7 +31,10 @@ def routes(router: Router, metrics: Metrics) -> Iterable[web.RouteDef]:
         return web.Response(body=b'{"status":"ready"}', content_type="application/json")
 
     async def measure(_request: web.Request) -> web.Response:
-        body = await asyncio.to_thread(render, metrics.read())
+        if siblings is not None:
+            body = await siblings.measure(metrics)
+        else:
+            body = await asyncio.to_thread(_render, metrics.read())
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     async def root(_request: web.Request) -> web.Response:
@@ -44,6 +48,10 @@ def routes(router: Router, metrics: Metrics) -> Iterable[web.RouteDef]:
     yield web.get("/metrics", measure)
     yield web.get("/", root)
     yield web.head("/api/hello", hello)
+
+
+def _render(families: list[Family]) -> bytes:
+    return render([*read_process(), *families])
 
 
 _ABOUT = msgspec.json.encode(

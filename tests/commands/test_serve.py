@@ -1,80 +1,20 @@
 """The daemon as a process of its own: start, signals, sockets."""
 
 import asyncio
-import os
 import signal
 import socket
-import sys
 import time
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from tests.commands.conftest import Daemons
 from tests.support import Received, Reply, Upstream, upstream_section
 
 BEGINNING = b'data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}\n\n'
 REST = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
 CHAT = b'{"model":"demo","messages":[{"role":"user","content":"secret words"}]}'
-
-
-class Daemon:
-    """One ``aiproxyd`` process."""
-
-    def __init__(self, process: Process) -> None:
-        self.process = process
-        self.log = ""
-        self.url = ""
-
-    async def wait_until_ready(self) -> None:
-        while "listens on" not in self.log:
-            self.log += (await self._line()) or pytest.fail(f"the daemon ended: {self.log}")
-        self.url = self.log.split("listens on ")[1].split()[0]
-
-    async def end(self) -> tuple[int, str]:
-        """Wait for the end; return the exit status and the log."""
-        while line := await self._line():
-            self.log += line
-        return await self.process.wait(), self.log
-
-    async def _line(self) -> str:
-        assert self.process.stderr is not None
-        return (await self.process.stderr.readline()).decode()
-
-
-class Daemons:
-    def __init__(self, home: Path) -> None:
-        self._home = home
-        self._started: list[Daemon] = []
-
-    async def __call__(self, *arguments: str, **environment: str) -> Daemon:
-        kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COV", "PYTHON"))}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "aiproxyd",
-            *arguments,
-            env={**kept, "HOME": str(self._home), **environment},
-            stdout=PIPE,
-            stderr=PIPE,
-        )
-        self._started.append(Daemon(process))
-        return self._started[-1]
-
-    async def kill(self) -> None:
-        for daemon in self._started:
-            if daemon.process.returncode is None:
-                daemon.process.kill()
-            await daemon.process.communicate()
-
-
-@pytest.fixture
-async def daemon(tmp_path: Path) -> AsyncIterator[Daemons]:
-    daemons = Daemons(tmp_path)
-    yield daemons
-    await daemons.kill()
 
 
 async def test_the_demo_answers_and_a_signal_ends_it_with_status_0(
@@ -250,6 +190,9 @@ async def test_systemd_is_told_when_the_daemon_is_ready_and_when_it_stops(daemon
         ((), "no upstream is configured"),
         (("--demo", "--host", "0.0.0.0"), "refusing to listen on 0.0.0.0 without a key"),
         (("--demo", "--port", "x"), "--port: 'x' is not a port number, 0 to 65535"),
+        (("--demo", "--workers", "0"), "--workers: '0' is not a number of processes, 1 to 1024"),
+        (("--demo", "--workers", "1025"), "--workers: '1025' is not a number of processes, 1 to 1024"),
+        (("--workers", "2"), "no upstream is configured"),
         (("--nonsense",), "--nonsense"),
         (("check",), "no upstream is configured"),
         (("check", "--config", "/nonexistent.ini"), "/nonexistent.ini: cannot be read: No such file or directory"),
@@ -262,6 +205,7 @@ async def test_a_bad_configuration_ends_with_status_2_and_no_traceback(
 
     assert status == 2
     assert problem in log
+    assert "worker 1" not in log
     assert "Traceback" not in log
 
 
@@ -323,11 +267,12 @@ async def test_an_upstream_that_is_the_daemon_itself_ends_with_status_2(daemon: 
     assert "is aiproxyd itself" in log
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
 async def test_small_answers_on_one_connection_do_not_wait_for_delayed_acknowledgements(
-    daemon: Daemons, http: aiohttp.ClientSession
+    workers: str, daemon: Daemons, http: aiohttp.ClientSession
 ) -> None:
     # Without TCP_NODELAY each of these takes 40 ms: https://datatracker.ietf.org/doc/html/rfc1122#page-98.
-    running = await daemon("--demo", "--port", "0")
+    running = await daemon("--demo", "--port", "0", "--workers", workers)
     await running.wait_until_ready()
     loop = asyncio.get_running_loop()
     times: list[float] = []
