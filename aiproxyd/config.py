@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, Final, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar, get_args, get_origin
+from urllib.parse import parse_qsl, urlsplit
 
 import configargparse
 import msgspec
@@ -39,6 +40,8 @@ SYSTEM_FILE: Final = Path("/etc/aiproxyd/config.ini")
 
 _DIGEST: Final = re.compile(r"sha256:([0-9a-fA-F]{64})")
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
+_DATABASE: Final = re.compile(r"/?|/\d+")
+_UNREADABLE_URL: Final = "it cannot be read; are the special characters of its password quoted?"
 _HEADER_VALUE: Final = re.compile(r"[!-~]+")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ANY_ADDRESS: Final = frozenset(("", "0.0.0.0", "::"))  # noqa: S104  # compared with, not bound to
@@ -109,7 +112,9 @@ Strategy: TypeAlias = Literal["ordered", "weighted", "least-latency"]
 CacheScope: TypeAlias = Literal["key", "shared"]
 """Who gets an answer that is in the cache: callers with the key that it was made for, or all who may use the model."""
 CacheWhen: TypeAlias = Literal["always", "deterministic", "never"]
-"""Whose answers are kept: all; those of requests with temperature 0; none."""
+"""Whose answers are kept: all; those of requests that name the temperature 0; none."""
+MIN_CACHE_BYTES: Final = 64 * 1024
+"""A smaller cache would hold next to nothing, and look as if it were on."""
 
 
 class Target(NamedTuple):
@@ -356,8 +361,16 @@ OPTIONS: Final = (
         "S",
     ),
     Option(*_own("cache-ttl"), _to_seconds_or_zero, 0, "seconds for which an answer is kept; 0 is off", "S"),
-    Option(*_own("cache-max-bytes"), _to_bytes, 64 * 1024 * 1024, "how much memory kept answers take", "BYTES"),
-    Option(*_own("redis-url"), str, None, "keep answers there instead, for all instances: redis://HOST:PORT", "URL"),
+    Option(
+        *_own("cache-max-bytes"),
+        _to_bytes,
+        64 * 1024 * 1024,
+        "how much memory kept answers take, 65536 at least",
+        "BYTES",
+    ),
+    Option(
+        *_own("redis-url"), str, None, "keep answers there instead, for all instances: redis://HOST:PORT/NUMBER", "URL"
+    ),
     Option(*_own("shutdown-timeout"), _to_seconds, 30, "seconds that running answers get at SIGTERM", "S"),
     Option(*_own("max-body-bytes"), _to_bytes, 32 * 1024 * 1024, "longest request body", "BYTES"),
     Option(*_own("log-level"), _to_log_level, "info", "debug, info, warning or error", "LEVEL"),
@@ -573,13 +586,9 @@ class _Loader:
                 max_cooldown_s=options.max_cooldown,
                 affinity_ttl_s=options.affinity_ttl,
             ),
-            cache=CacheSettings(
-                ttl_s=options.cache_ttl,
-                max_bytes=options.cache_max_bytes,
-                redis_url=self._read_redis_url(options.redis_url),
-            ),
+            cache=self._read_cache(options, sections),
             upstreams=upstreams,
-            models=self._load_models(sections, {upstream.name for upstream in upstreams}),
+            models=self._load_models(sections, {upstream.name for upstream in upstreams}, options),
             keys=self._load_keys(sections),
             files=tuple(files),
             notify_socket=self._environment.get("NOTIFY_SOCKET"),
@@ -804,17 +813,29 @@ class _Loader:
             self._problems.append(f"{place}: weights only count with `strategy = weighted`")
         return weights
 
-    def _read_redis_url(self, url: str | None) -> Secret | None:
-        if not url:
-            return None
-        # It may hold a password, and so is not repeated.
-        if not url.startswith(("redis://", "rediss://", "unix://")):
-            self._problems.append("redis-url: write redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH")
-        elif find_spec("redis") is None:
-            self._problems.append("redis-url needs the package redis: `pip install 'aiproxyd[redis]'`")
-        elif not _is_redis_url(url):
-            self._problems.append("redis-url: it cannot be read; are the special characters of its password quoted?")
-        return Secret(url)
+    def _read_cache(self, options: argparse.Namespace, sections: Mapping[str, Section]) -> CacheSettings:
+        url: str | None = options.redis_url
+        if options.cache_ttl and not url and options.cache_max_bytes < MIN_CACHE_BYTES:
+            place = self._find_place("cache-max-bytes", sections)
+            self._problems.append(f"{place}: {options.cache_max_bytes} bytes hold nothing; {MIN_CACHE_BYTES} at least")
+        if url:
+            place = self._find_place("redis-url", sections)
+            fault = _find_url_fault(url)
+            if fault:
+                self._problems.append(f"{place}: {fault}")
+            elif not options.cache_ttl:
+                self._warnings.append(f"{place} does nothing as long as cache-ttl is 0")
+        return CacheSettings(
+            ttl_s=options.cache_ttl, max_bytes=options.cache_max_bytes, redis_url=Secret(url) if url else None
+        )
+
+    def _find_place(self, name: str, sections: Mapping[str, Section]) -> str:
+        """Return where the value of a process option comes from: its line in a file, where that counts."""
+        line = sections["aiproxyd"].values.get(name) if "aiproxyd" in sections else None
+        is_flag = any(text.partition("=")[0] == f"--{name}" for text in self._argv)
+        if line is None or is_flag or name.replace("-", "_") in self._set_by_environment:
+            return name
+        return f"{line.place}: {name}"
 
     def _check_queue(self, section: Section, lines: _UpstreamSection) -> None:
         for option in ("max-queue", "queue-timeout"):
@@ -872,7 +893,9 @@ class _Loader:
             self._problems.append(f"{place}: a base URL has no query and no fragment")
         return url.with_path(url.path.rstrip("/")) if is_usable and url.path.endswith("/") else url
 
-    def _load_models(self, sections: Mapping[str, Section], upstreams: set[str]) -> tuple[ModelSettings, ...]:
+    def _load_models(
+        self, sections: Mapping[str, Section], upstreams: set[str], options: argparse.Namespace
+    ) -> tuple[ModelSettings, ...]:
         models: list[ModelSettings] = []
         # An upstream that has problems of its own is not unknown.
         known = upstreams | {section.name for section in sections.values() if section.kind == "upstream"}
@@ -904,7 +927,15 @@ class _Loader:
                     capabilities=capabilities,
                 )
             )
+            self._check_cache(section, options)
         return tuple(models)
+
+    def _check_cache(self, section: Section, options: argparse.Namespace) -> None:
+        """Warn of what a ``[model]`` section says of the cache where that is off."""
+        for key, usual in (("cache-scope", "key"), ("cache-when", "always")):
+            value = section.values.get(key)
+            if value is not None and value.text != usual and not options.cache_ttl:
+                self._warnings.append(f"{value.place}: {key} does nothing as long as cache-ttl is 0")
 
     def _read_capabilities(self, section: Section) -> dict[str, Any]:
         """Return what a ``[model]`` section says about the model itself."""
@@ -1019,12 +1050,35 @@ def _provider_options(options: argparse.Namespace, provider: str) -> tuple[str |
     return getattr(options, f"{provider}_api_key"), getattr(options, f"{provider}_base_url")
 
 
+def _find_url_fault(url: str) -> str:
+    """Return what is wrong with the URL of a Redis, without showing it, for it may hold a password; empty: nothing."""
+    try:
+        parts = urlsplit(url)
+        has_place = bool(parts.path.strip("/") if parts.scheme == "unix" else parts.hostname and parts.port != 0)
+    except ValueError:
+        return _UNREADABLE_URL
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        return "write redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH"
+    if parts.fragment or not has_place:
+        return _UNREADABLE_URL
+    if parts.scheme != "unix" and not _DATABASE.fullmatch(parts.path):
+        return "behind the port stands the number of a database: redis://HOST:PORT/NUMBER"
+    names = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
+    if not all(name in ("db", "protocol") or name.startswith("ssl_") for name in names):
+        return "behind its question mark only db, protocol and what begins with ssl_ is known"
+    if find_spec("redis") is None:
+        return "needs the package redis: `pip install redis`, or the extra `redis`"
+    return "" if _is_redis_url(url) else _UNREADABLE_URL
+
+
 def _is_redis_url(url: str) -> bool:
-    from redis.asyncio.connection import parse_url  # slow, and seldom needed
+    from redis.asyncio import ConnectionPool  # slow, and seldom needed
+    from redis.exceptions import RedisError
 
     try:
-        parse_url(url)
-    except ValueError:
+        pool: Any = ConnectionPool.from_url(url)
+        pool.make_connection()  # does not connect
+    except (ValueError, TypeError, RedisError):
         return False
     return True
 

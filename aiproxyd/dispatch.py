@@ -14,7 +14,7 @@ from typing import Final
 from aiproxyd.asking import Asking, Interpreter
 from aiproxyd.attempt import LiveStream, Request, WholeAnswer, attempt
 from aiproxyd.config import Target
-from aiproxyd.errors import InvalidRequest, UpstreamBusy, UpstreamError, UpstreamRefusal
+from aiproxyd.errors import InvalidRequest, NotCached, UpstreamBusy, UpstreamError, UpstreamRefusal
 from aiproxyd.keyring import Principal
 from aiproxyd.providers.connector import has_departed
 from aiproxyd.routing.affinity import find_session, name_conversation
@@ -54,7 +54,10 @@ class Dispatcher:
             InvalidRequest: none of its targets can be asked this.
             UpstreamError: what the last target that was tried said.
             NotReady: none of them is to be asked at the moment.
+            NotCached: the caller wants no upstream to be asked.
         """
+        if request.wishes.only_if_cached:
+            raise NotCached("no answer is kept to this, and the request asks for no other (only-if-cached)")
         route = await self._catalogue.resolve(request.model, principal)
         conversation = self._name_conversation(request, route, principal)
         plan = self._router.plan(route, is_stream=request.is_stream, conversation=conversation)

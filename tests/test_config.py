@@ -1140,6 +1140,103 @@ def test_a_wrong_url_of_redis_is_a_problem_that_does_not_show_it(url: str) -> No
     assert caught.value.problems == ("redis-url: write redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH",)
 
 
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("redis://host/abc", "behind the port stands the number of a database: redis://HOST:PORT/NUMBER"),
+        ("redis://host:1/0/1", "behind the port stands the number of a database: redis://HOST:PORT/NUMBER"),
+        (
+            "redis://host:1/0?decode_responses=yes",
+            "behind its question mark only db, protocol and what begins with ssl_ is known",
+        ),
+        ("redis://host:1/0?secret", "behind its question mark only db, protocol and what begins with ssl_ is known"),
+        ("rediss://host:1?ssl_secret=1", "it cannot be read; are the special characters of its password quoted?"),
+        ("redis://host:1?ssl_ca_certs=/ca", "it cannot be read; are the special characters of its password quoted?"),
+        ("redis://:secret/x@host:1", "it cannot be read; are the special characters of its password quoted?"),
+        ("redis://:secret#x@host:1", "it cannot be read; are the special characters of its password quoted?"),
+        ("redis://", "it cannot be read; are the special characters of its password quoted?"),
+        ("unix://", "it cannot be read; are the special characters of its password quoted?"),
+    ],
+)
+@pytest.mark.parametrize("source", ["flag", "environment", "file"])
+def test_a_url_of_redis_that_leads_nowhere_is_a_problem(url: str, problem: str, source: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.ini"
+    path.write_text("[aiproxyd]\ndemo = yes\n" + (f"redis-url = {url}\n" if source == "file" else ""))
+    flags = ["--redis-url", url] if source == "flag" else []
+    environment = {"AIPROXYD_REDIS_URL": url} if source == "environment" else {}
+
+    with pytest.raises(ConfigError) as caught:
+        load_settings(["--config", str(path), *flags], environment)
+
+    place = f"{path}:3: redis-url" if source == "file" else "redis-url"
+    assert caught.value.problems == (f"{place}: {problem}",)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://host",
+        "redis://host:1/",
+        "redis://user:p%40ss@host:1/3",
+        "rediss://host:1/0?ssl_ca_certs=/etc/ca.pem&ssl_check_hostname=no",
+        "unix:///run/redis.sock?db=2&protocol=2",
+    ],
+)
+def test_a_url_of_redis_that_can_be_used_is_none(url: str) -> None:
+    settings = load_settings(["--demo", "--cache-ttl", "1", "--redis-url", url], {})
+
+    assert settings.cache.redis_url is not None
+    assert settings.cache.redis_url.reveal() == url
+    assert settings.warnings == ()
+
+
+@pytest.mark.parametrize("url", ["redis://host:1/0", "redis://host/abc"])
+def test_what_redis_needs_is_named_once_its_url_is_right(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aiproxyd.config.find_spec", lambda _: None)
+    with pytest.raises(ConfigError) as caught:
+        load_settings(["--demo", "--redis-url", url], {})
+
+    needs = "needs the package redis: `pip install redis`, or the extra `redis`"
+    wrong = "behind the port stands the number of a database: redis://HOST:PORT/NUMBER"
+    assert caught.value.problems == (f"redis-url: {wrong if 'abc' in url else needs}",)
+
+
+def test_what_does_nothing_while_the_cache_is_off_is_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "config.ini"
+    path.write_text(
+        "[aiproxyd]\nredis-url = redis://host\n[upstream u]\nprovider = demo\n"
+        "[model m]\ntargets = u/m\ncache-scope = shared\ncache-when = never\n"
+        "[model n]\ntargets = u/n\ncache-scope = key\ncache-when = always\n"
+    )
+
+    off = load_settings(["--config", str(path)], {})
+    on = load_settings(["--config", str(path), "--cache-ttl", "1"], {})
+    flagged = load_settings(["--demo", "--redis-url", "redis://host"], {})
+
+    assert off.warnings == (
+        f"{path}:2: redis-url does nothing as long as cache-ttl is 0",
+        f"{path}:7: cache-scope does nothing as long as cache-ttl is 0",
+        f"{path}:8: cache-when does nothing as long as cache-ttl is 0",
+    )
+    assert on.warnings == ()
+    assert flagged.warnings == ("redis-url does nothing as long as cache-ttl is 0",)
+
+
+def test_a_cache_that_would_hold_next_to_nothing_is_a_problem(tmp_path: Path) -> None:
+    path = tmp_path / "config.ini"
+    path.write_text("[aiproxyd]\ndemo = yes\ncache-ttl = 1\ncache-max-bytes = 64\n")
+
+    with pytest.raises(ConfigError) as caught:
+        load_settings(["--config", str(path)], {})
+    least = load_settings(["--config", str(path), "--cache-max-bytes", "65536"], {})
+    off = load_settings(["--config", str(path), "--cache-ttl", "0"], {})
+    elsewhere = load_settings(["--config", str(path), "--redis-url", "redis://host"], {})
+
+    assert caught.value.problems == (f"{path}:4: cache-max-bytes: 64 bytes hold nothing; 65536 at least",)
+    assert least.cache.max_bytes == 65536
+    assert off.cache.max_bytes == elsewhere.cache.max_bytes == 64
+
+
 def test_a_url_of_redis_with_a_password_is_not_shown() -> None:
     settings = load_settings(["--demo", "--redis-url", "redis://:secret@127.0.0.1:1"], {})
 

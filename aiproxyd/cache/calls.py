@@ -1,6 +1,7 @@
 """Calls that the cache may answer: one is answered by what is kept, or joins one that is under way, or is made anew."""
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -9,11 +10,12 @@ from typing import Final
 
 from aiproxyd.asking import Interpreter
 from aiproxyd.attempt import LiveStream, Request, WholeAnswer, receive, wants_array
-from aiproxyd.cache.entries import MAX_ENTRY_BYTES, Entry, is_good, read_stream
+from aiproxyd.cache.entries import MAX_ENTRY_BYTES, Entry, is_good
 from aiproxyd.cache.flights import Flight
 from aiproxyd.cache.questions import Caller, Question, Reader
 from aiproxyd.cache.replies import Narrator
 from aiproxyd.cache.stores import Held, Store
+from aiproxyd.conversion import Crossing
 from aiproxyd.dispatch import Dispatcher
 from aiproxyd.errors import InvalidRequest, NotCached, ProxyError, UpstreamError, UpstreamRefusal
 from aiproxyd.hub import Response, Usage
@@ -26,8 +28,12 @@ from aiproxyd.telemetry.metrics import Family
 from aiproxyd.telemetry.records import CallRecord
 from aiproxyd.tokens import estimate_usage
 
+_log: Final = logging.getLogger(__name__)
+
 CLOSE_PATIENCE_S: Final = 1.0
 """How long answers that are on their way to the cache have when the daemon stops."""
+JOINED: Final = "fwd=miss; collapsed"
+"""Of one that joins a call: https://www.rfc-editor.org/rfc/rfc9211.html#section-2.5."""
 MAX_FAILURES: Final = 2
 """Failed calls that one caller goes through at most, its own and those that it has joined."""
 
@@ -47,8 +53,11 @@ class CachedCalls:
         self._narrator = Narrator(interpreter, store)
         self._ttl_s = ttl_s
         self._flights: dict[bytes, Flight] = {}
+        self._keeping: set[asyncio.Task[None]] = set()
+        """Answers on their way to the cache."""
         self._outcomes: Counter[tuple[str, ...]] = Counter()
         self._saved: Counter[tuple[str, ...]] = Counter()
+        _log.info("answers are kept for %g s in %s", ttl_s, store.describe())
 
     async def send(self, request: Request, principal: Principal, record: CallRecord) -> WholeAnswer | LiveStream:
         """Return an answer; a LiveStream is closed by the caller.
@@ -59,6 +68,8 @@ class CachedCalls:
         """
         wishes, caller = request.wishes, Caller(request, principal, record)
         if request.kind != "generate":
+            if wishes.only_if_cached:
+                raise self._refuse("this is never answered from the cache", record)
             return await self._dispatcher.send(request, principal, record)
         question = None
         if not wishes.no_store:
@@ -70,7 +81,7 @@ class CachedCalls:
         held = None if wishes.no_cache else await self._store.get(question.key)
         if held is not None:
             age_s = held.entry.age_s(time.time())
-            is_refused = wishes.max_age_s is not None and age_s >= wishes.max_age_s
+            is_refused = not wishes.accept(age_s, held.entry.ttl_s - age_s)
             answer = None if is_refused else self._narrator.tell(held, question, caller)
             if answer is not None:
                 self._note(record, "hit", f"hit; ttl={max(int(held.entry.ttl_s - age_s), 0)}")
@@ -99,11 +110,11 @@ class CachedCalls:
             flight = self._flights.get(question.key) if not caller.request.wishes.no_cache else None
             if flight is None or not flight.is_joinable:
                 break
-            is_last = failures == MAX_FAILURES
-            answer = await self._follow(flight, question, caller, is_last=is_last)
+            answer = await self._follow(flight, question, caller, is_last=failures == MAX_FAILURES)
             if answer is not None:
-                self._note(caller.record, "collapsed", "fwd=miss; collapsed")
                 return answer
+            if flight.is_too_long:
+                break
         self._note(caller.record, "miss", f"fwd={'request' if is_refused else 'miss'}")
         return await self._lead(question, caller)
 
@@ -112,14 +123,8 @@ class CachedCalls:
         flight = Flight(question.key, request, question.digest, record, self._settle)
         self._flights[question.key] = flight
         flight.start(lambda asked: self._dispatcher.send(asked, principal, record))
-        await flight.wait(record)
-        try:
-            if flight.error is not None:
-                raise flight.error.copy()
+        async with flight.begun(record):
             answer = flight.take()
-        finally:
-            flight.joined()
-        assert answer is not None  # noqa: S101  # there is an answer, or an error
         return self._account(answer, flight, record)
 
     async def _follow(
@@ -128,53 +133,74 @@ class CachedCalls:
         """Return the answer of *flight*; None where the caller is to go its own way.
 
         Raises:
-            ProxyError: it has failed, and would fail again.
+            ProxyError: it has failed, and would fail again; or its answer broke off before this caller had any of it.
         """
-        request, principal, record = caller
-        await flight.wait(record)
-        try:
+        request, _, record = caller
+        async with flight.begun(record):
             error = _find_error(flight, question, is_last=is_last)
             if error is not None:
-                raise error
-            if flight.error is not None or flight.shared is None or not flight.is_joinable:
+                self._note_failed(flight, record)
+                try:
+                    raise error
+                finally:
+                    del error  # else the error holds this frame, and the frame the error
+            if not flight.is_joinable:
                 return None
-            view = flight.shared.join()
-        finally:
-            flight.joined()
-        record.upstream, record.upstream_model = flight.target
-        if not self._is_for(flight, question, request):
-            return await self._wait_for_entry(flight, view, question, caller)
-        crossing = None
-        if flight.fmt is not request.fmt:
+            is_for = self._is_for(flight, question, request)
             try:
-                crossing = self._interpreter.cross(request, flight.target, flight.fmt.name, principal)
-                crossing.encode_request(flight.target.model)  # from now on it knows what the tools are called there
+                crossing = self._cross(flight, caller) if is_for and flight.fmt is not request.fmt else None
             except InvalidRequest:
-                view.close()
                 return None  # another target may be able to say it
-            record.dropped = crossing.losses.names
+            view = flight.join()
+        record.upstream, record.upstream_model = flight.target
+        if not is_for:
+            return await self._wait_for_whole(flight, view, question, caller)
         provider = self._interpreter.provider(flight.target.upstream)
         deadline = time.monotonic() + provider.settings.limits.request_s
-        return self._account(await receive(view, request, crossing, provider, deadline, record), flight, record)
+        answer = None
+        try:
+            answer = await receive(view, request, crossing, provider, deadline, record)
+        finally:
+            if answer is None:
+                self._note_failed(flight, record)
+                self._bear(flight, record, is_served=False)
+        self._note(record, "collapsed", JOINED)
+        return self._account(answer, flight, record)
 
-    async def _wait_for_entry(
+    def _cross(self, flight: Flight, caller: Caller) -> Crossing:
+        """Return what the answer of *flight* goes through on its way to *caller*.
+
+        Raises:
+            InvalidRequest: its upstream could not have been asked what *caller* asks.
+        """
+        request, principal, record = caller
+        crossing = self._interpreter.cross(request, flight.target, flight.fmt.name, principal)
+        crossing.encode_request(flight.target.model)  # from now on it knows what the tools are called there
+        record.dropped = crossing.losses.names
+        return crossing
+
+    async def _wait_for_whole(
         self, flight: Flight, view: Answer, question: Question, caller: Caller
     ) -> WholeAnswer | None:
         """Return the answer of *flight* when it is whole, as *caller* wants it; None where there is none."""
         record = caller.record
+        answer = None
+        is_waiting = True
         try:
             with suppress(UpstreamError):
-                while await view.read():
+                while await view.read() and not flight.is_too_long:
                     pass
-        except asyncio.CancelledError:
-            record.usage, record.is_usage_estimated = estimate_usage(None, caller.request.count_input, 0), True
-            raise
+            is_waiting = False
+            if flight.held is not None:
+                answer = self._narrator.tell(flight.held, question, caller)
         finally:
             view.close()
-            if flight.is_over:
-                self._bear(flight, record)
-        entry = await asyncio.shield(flight.entry)
-        return self._narrator.tell(Held(entry), question, caller) if entry is not None else None
+            if is_waiting or answer is not None:
+                self._note(record, "collapsed", JOINED)
+            self._bear(flight, record, is_served=answer is not None)
+        if answer is None:
+            _put_aside(flight, record)
+        return answer
 
     def _is_for(self, flight: Flight, question: Question, request: Request) -> bool:
         """Tell whether what comes from the upstream can be told to the caller of *request* as it comes."""
@@ -184,7 +210,10 @@ class CachedCalls:
             return False
         if flight.fmt is not request.fmt:
             return not is_array
-        is_like = flight.digest == question.digest or not (led.decode().echo or request.decode().echo)
+        is_like = flight.digest == question.digest or (
+            # A conversion writes more of the request for the upstream than the caller's own API would repeat.
+            led.fmt is flight.fmt and not (led.decode().echo or request.decode().echo)
+        )
         has_usage = self._interpreter.provider(flight.target.upstream).settings.stream_usage
         return is_like and is_array is wants_array(request) and (has_usage or led.wants_usage is request.wants_usage)
 
@@ -192,41 +221,42 @@ class CachedCalls:
 
     def _settle(self, flight: Flight) -> None:
         """Keep the answer of *flight*, to which nothing more will come, if it is a good one."""
-        entry = None
-        is_failed = False
         try:
-            response, body, is_failed = self._read_answer(flight)
+            response, body = self._read_answer(flight)
             if response is not None:
                 flight.usage = response.usage
                 if len(body) <= MAX_ENTRY_BYTES and is_good(response, flight.request.decode()):
-                    entry = self._write_entry(flight, body)
+                    flight.held = Held(self._write_entry(flight, body))
         finally:
-            flight.end_lease(is_failed=is_failed)
-            if entry is not None:
-                flight.keeping = spawn(self._keep(flight, entry), "an answer on its way to the cache")
-            else:
+            flight.end_lease()
+            if flight.held is None:
                 self._forget(flight)
-            flight.entry.set_result(entry)
+            else:
+                task = spawn(self._keep(flight, flight.held), "an answer on its way to the cache")
+                self._keeping.add(task)
+                task.add_done_callback(self._keeping.discard)
 
-    def _read_answer(self, flight: Flight) -> tuple[Response | None, bytes, bool]:
+    def _read_answer(self, flight: Flight) -> tuple[Response | None, bytes]:
         """Return what the upstream has answered, and that whole in its own format; None where it cannot be told again.
 
-        The last tells whether that is because it has failed.
+        Notes whether that is because it has failed.
         """
-        shared = flight.shared
+        shared, asked = flight.shared, flight.request
         if flight.error is not None or shared is None:
-            return None, b"", False
+            return None, b""
         if not shared.is_whole:
-            return None, b"", shared.failure is not None
-        answer, asked = shared.take(), flight.request.decode()
+            flight.is_failed = shared.failure is not None
+            return None, b""
         try:
-            if not flight.request.is_stream:
-                return flight.fmt.decode_response(answer), answer, False
-            response = read_stream(flight.fmt, asked, answer)
-            told = self._narrator.forget_ids(response, flight.request, flight.target, flight.fmt.name)
-            return response, flight.fmt.encode_response(told, asked), False
+            if flight.reader is None:
+                body = shared.take()
+                return flight.fmt.decode_response(body), body
+            response = flight.reader.result()
+            told = self._narrator.forget_ids(response, asked, flight.target, flight.fmt.name)
+            return response, flight.fmt.encode_response(told, asked.decode())
         except ProxyError:
-            return None, b"", not shared.is_left
+            flight.is_failed = not shared.is_left
+            return None, b""
 
     def _write_entry(self, flight: Flight, body: bytes) -> Entry:
         return Entry(
@@ -238,39 +268,48 @@ class CachedCalls:
             request=flight.digest,
             body=body,
             usage=flight.usage,
-            has_echo=bool(flight.request.decode().echo),
+            # A conversion writes more of the request for the upstream than the caller's own API would repeat.
+            has_echo=flight.fmt is not flight.request.fmt or bool(flight.request.decode().echo),
         )
 
-    async def _keep(self, flight: Flight, entry: Entry) -> None:
+    async def _keep(self, flight: Flight, held: Held) -> None:
         try:
-            await self._store.put(flight.key, entry)
+            await self._store.put(flight.key, held)
         finally:
             self._forget(flight)
 
     def _forget(self, flight: Flight) -> None:
         if self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
+        flight.forget()
 
     def _account(
         self, answer: WholeAnswer | LiveStream, flight: Flight, record: CallRecord
     ) -> WholeAnswer | LiveStream:
         """Let one of the callers bear what the call cost, who has had all of it or left last; the others save it."""
         if isinstance(answer, LiveStream):
-            answer.at_close = lambda: self._bear(flight, record)
+            # Of what did not come to its end, the usage is an estimate.
+            answer.at_close = lambda: self._bear(
+                flight, record, is_served=not record.is_usage_estimated and not flight.is_failed
+            )
         else:
-            self._bear(flight, record)
+            self._bear(flight, record, is_served=True)
         return answer
 
-    def _bear(self, flight: Flight, record: CallRecord) -> None:
+    def _bear(self, flight: Flight, record: CallRecord, *, is_served: bool) -> None:
         """Put on *record*, of a caller who reads no more, what *flight* cost, or else what the caller has saved."""
-        if flight.is_accounted:
+        flight.bearers -= 1
+        if flight.is_accounted and is_served:
             self._save(record, flight.usage or record.usage)
-        elif not flight.is_over:
-            record.usage, record.is_usage_estimated = None, False
-        else:
+        elif is_served or (flight.is_over and not flight.is_accounted and not flight.bearers):
             flight.is_accounted = True
             if flight.usage is not None:
                 record.usage, record.is_usage_estimated = flight.usage, False
+            elif record.usage is None and not is_served:
+                record.usage = estimate_usage(None, flight.request.count_input, flight.events)
+                record.is_usage_estimated = True
+        else:
+            record.usage, record.is_usage_estimated = None, False
 
     def _save(self, record: CallRecord, usage: Usage | None) -> None:
         record.saved, record.usage, record.is_usage_estimated = usage, None, False
@@ -282,11 +321,16 @@ class CachedCalls:
         record.cache, record.cache_status = outcome, f"aiproxyd; {status}"
         self._outcomes[outcome,] += 1
 
+    def _note_failed(self, flight: Flight, record: CallRecord) -> None:
+        """Note that the caller of *record* has joined *flight* and got nothing of it, and whom that has asked."""
+        self._note(record, "collapsed", JOINED)
+        led = flight.record
+        record.upstream, record.upstream_model, record.attempts = led.upstream, led.upstream_model, led.attempts
+
     async def close(self) -> None:
         """Put away what is on its way to the cache, and close that."""
-        keeping = [flight.keeping for flight in self._flights.values() if flight.keeping is not None]
-        if keeping:
-            await asyncio.wait(keeping, timeout=CLOSE_PATIENCE_S)
+        if self._keeping:
+            await asyncio.wait(self._keeping, timeout=CLOSE_PATIENCE_S)
         await self._store.close()
 
     def families(self) -> Iterable[Family]:
@@ -294,7 +338,8 @@ class CachedCalls:
         yield Family(
             "aiproxyd_cache_requests",
             "counter",
-            "Calls by what the cache did for them: hit, collapsed (joined another one), miss, bypass.",
+            "Calls by what the cache did for them: hit, collapsed (joined another one), miss, bypass, or absent (not "
+            "there, and no other wanted).",
             ("outcome",),
             list(self._outcomes.items()),
         )
@@ -317,11 +362,19 @@ def _find_error(flight: Flight, question: Question, *, is_last: bool) -> ProxyEr
         return None
     is_same = flight.digest == question.digest
     is_about_request = not isinstance(flight.error, UpstreamError) or judge(flight.error) in FINAL
-    if is_about_request:
-        return flight.error.copy() if is_same else None
-    if not is_last:
+    if not (is_same if is_about_request else is_last):
         return None
     error = flight.error.copy()
     if isinstance(error, UpstreamRefusal) and not is_same:
         error.forget_format()
     return error
+
+
+def _put_aside(flight: Flight, record: CallRecord) -> None:
+    """Tell what *flight* cost among the attempts of its last caller, where that now makes a call of its own."""
+    if record.usage is None:
+        return
+    made = flight.record.tries[-1]
+    record.tries.append(made._replace(outcome="left", usage=record.usage, is_usage_estimated=record.is_usage_estimated))
+    record.attempts += 1
+    record.usage, record.is_usage_estimated = None, False

@@ -6,9 +6,10 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
+from aiproxyd.errors import ProxyError, UpstreamGarbage
 from aiproxyd.formats.base import Format, decode_view
 from aiproxyd.formats.codec import is_object, read_arguments
-from aiproxyd.hub import Block, Candidate, Folder, Reasoning, Refusal, Request, Response, Text, ToolCall, Usage
+from aiproxyd.hub import Block, Candidate, Event, Folder, Reasoning, Refusal, Request, Response, Text, ToolCall, Usage
 from aiproxyd.sse import SSEDecoder, SSEvent
 
 MAX_ENTRY_BYTES: Final = 4 * 1024 * 1024
@@ -45,27 +46,74 @@ class Entry(Struct, frozen=True, gc=False):
         return max(now - self.made_at, 0.0)
 
 
-def read_stream(fmt: Format, asked: Request, stream: bytes) -> Response:
-    """Return the answer that *stream*, all bytes of an upstream's event stream in *fmt*, makes.
+class StreamReader:
+    """Reads an upstream's event stream as it comes, into the answer that it makes. One per stream.
 
-    Raises:
-        UpstreamError: it is not complete, or an error.
+    All of a long stream at once would hold up everything else for a tenth of a second.
     """
-    decoder, folder = fmt.stream_decoder(asked.candidates), Folder()
-    for event in _read_events(stream):
-        for told in decoder.feed(event):
-            folder.feed(told)
-    for told in decoder.feed_eof():
-        folder.feed(told)
-    return folder.result()
 
+    def __init__(self, fmt: Format, asked: Request) -> None:
+        self._sse = SSEDecoder()
+        self._decoder = fmt.stream_decoder(asked.candidates)
+        self._folder = Folder()
+        self._array: bytearray | None = None
+        """Gemini's other stream, an array of what its events hold; it is read at its end."""
+        self._failure: ProxyError | None = None
+        self._size_bytes = 0
+        self.events = 0
+        """How many have come."""
 
-def _read_events(stream: bytes) -> Iterable[SSEvent]:
-    if stream.lstrip().startswith(b"["):
-        # Gemini's other stream: an array of what its events hold.
-        return [SSEvent(b"", bytes(part)) for part in decode_view(_array, stream) or ()]
-    sse = SSEDecoder()
-    return (*sse.feed(stream), *sse.feed_eof())
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes. Never raises: what is wrong with them is told in the end."""
+        if self._failure is not None:
+            return
+        try:
+            self._take(chunk)
+        except ProxyError as exc:
+            self._failure = exc.with_traceback(None)
+            self._folder, self._array = Folder(), None
+
+    def result(self) -> Response:
+        """Return the answer; once, when all has come.
+
+        Raises:
+            ProxyError: it is not complete, or an error.
+        """
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure  # else the error holds this frame, and the frame the error
+        if self._array is None:
+            self._read(self._sse.feed_eof())
+        else:
+            self._read(SSEvent(b"", bytes(part)) for part in decode_view(_array, bytes(self._array)) or ())
+        self._fold(self._decoder.feed_eof())
+        return self._folder.result()
+
+    def _take(self, chunk: bytes) -> None:
+        is_first = not self._size_bytes
+        self._size_bytes += len(chunk.lstrip() if is_first else chunk)
+        if self._size_bytes > MAX_ENTRY_BYTES:
+            raise UpstreamGarbage("the stream is too long to be told again")
+        if is_first and chunk.lstrip().startswith(b"["):
+            self._array = bytearray()
+        if self._array is None:
+            self._read(self._sse.feed(chunk))
+        else:
+            self._array += chunk
+
+    def _read(self, events: Iterable[SSEvent]) -> None:
+        for event in events:
+            self.events += 1
+            self._fold(self._decoder.feed(event))
+
+    def _fold(self, events: Iterable[Event]) -> None:
+        # Not where the result is raised: an error among them, and the frame that it is raised from, would hold each
+        # other.
+        for event in events:
+            self._folder.feed(event)
 
 
 def is_good(response: Response, asked: Request) -> bool:

@@ -37,8 +37,10 @@ class Narrator:
         record.upstream, record.upstream_model = entry.upstream, entry.model
         record.dropped = list(rendering.dropped)
         is_events = request.is_stream and not wants_array(request)
-        content_type = EVENT_STREAM if is_events else JSON_TYPE
-        return WholeAnswer(200, CIMultiDict({"Content-Type": content_type}), rendering.body)
+        headers = CIMultiDict({"Content-Type": EVENT_STREAM if is_events else JSON_TYPE})
+        if request.is_stream:
+            headers["Cache-Control"] = "no-cache"  # as streams have that come from an upstream
+        return WholeAnswer(200, headers, rendering.body)
 
     def forget_ids(self, response: Response, request: Request, target: Target, name: str) -> Response:
         """Return *response* of *target*, in the format *name*, without ids that we gave its calls if it has none."""

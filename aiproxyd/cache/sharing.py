@@ -26,7 +26,7 @@ class SharedAnswer:
         self.status = answer.status
         self.headers: Mapping[str, str] = answer.headers
         self._answer = answer
-        self._at_end = at_end
+        self._at_end: Callable[[SharedAnswer], None] | None = at_end
         self._chunks: list[bytes] = []
         self._dropped = 0
         """Chunks that are held no longer."""
@@ -41,6 +41,13 @@ class SharedAnswer:
         """Nothing more will come."""
         self.is_left = False
         """Nobody read it to its end."""
+        self._is_open = True
+        """Others may still join."""
+
+    @property
+    def is_too_long(self) -> bool:
+        """Whether it is longer than what is held for those who come late."""
+        return self._size_bytes > MAX_SHARED_BYTES
 
     @property
     def is_whole(self) -> bool:
@@ -52,6 +59,11 @@ class SharedAnswer:
         view = _View(self)
         self._views.add(view)
         return view
+
+    def refuse_more(self) -> None:
+        """Let nobody join any more, so that what all have read need not be held."""
+        self._is_open = False
+        self._let_go()
 
     def take(self) -> bytes:
         """Return all that has come, while it is whole."""
@@ -84,6 +96,8 @@ class SharedAnswer:
             self.is_left = not self.is_over
             self._end()
             self._answer.close()
+        if self._chunks and not self._is_open:
+            self._let_go()
 
     async def _read_on(self) -> None:
         self._is_reading = True
@@ -97,7 +111,7 @@ class SharedAnswer:
                 self._chunks.append(chunk)
                 self._held_bytes += len(chunk)
                 self._size_bytes += len(chunk)
-                if self._size_bytes > MAX_SHARED_BYTES:
+                if self.is_too_long:
                     self._let_go()
             else:
                 self._end()
@@ -113,13 +127,15 @@ class SharedAnswer:
         await asyncio.shield(self._news)
 
     def _end(self) -> None:
-        if not self.is_over:
-            self.is_over = True
-            self._at_end(self)
+        self.is_over = True
+        at_end, self._at_end = self._at_end, None  # whom it tells may hold it
+        if at_end is not None:
+            at_end(self)
 
     def _let_go(self) -> None:
         """Drop what all have read, and what is too far behind."""
-        read = min((view.at for view in self._views), default=self._dropped) - self._dropped
+        behind_all = self._dropped + (0 if self._is_open else len(self._chunks))
+        read = min((view.at for view in self._views), default=behind_all) - self._dropped
         read = max(read, 0)
         self._held_bytes -= sum(map(len, self._chunks[:read]))
         while self._held_bytes > MAX_LAG_BYTES and read < len(self._chunks) - 1:

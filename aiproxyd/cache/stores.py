@@ -2,6 +2,9 @@
 
 import asyncio
 import logging
+import math
+import os
+import re
 import time
 from abc import ABC, abstractmethod
 from collections import Counter, OrderedDict
@@ -32,6 +35,9 @@ MAX_REDIS_CALLS: Final = 64
 """Calls to Redis at once; more wait for their turn."""
 REDIS_PREFIX: Final = b"aiproxyd:cache:"
 
+_CODE: Final = re.compile("[A-Z]+")
+"""How an error begins that Redis itself answers: ``NOAUTH Authentication required.``"""
+
 _log: Final = logging.getLogger(__name__)
 
 
@@ -44,7 +50,7 @@ class Rendering(NamedTuple):
 
 
 class Held(Struct):
-    """An entry, and what it was rendered to."""
+    """An entry, and what it was rendered to; lives as long as it is in memory, or as those who wait for it."""
 
     entry: Entry
     renderings: dict[bytes, Rendering] = {}
@@ -59,6 +65,12 @@ class Held(Struct):
             + sum(OVERHEAD_BYTES + len(rendering.body) for rendering in self.renderings.values())
         )
 
+    def add(self, request: bytes, rendering: Rendering) -> None:
+        """Hold what it was rendered to for the digest *request*, and of others the latest."""
+        if len(self.renderings) >= MAX_RENDERINGS:
+            del self.renderings[next(iter(self.renderings))]
+        self.renderings[request] = rendering
+
 
 class Store(ABC):
     """Keeps answers for a while. Never raises: what cannot be had is not there."""
@@ -68,11 +80,17 @@ class Store(ABC):
         """Return what is kept under *key* and not too old."""
 
     @abstractmethod
-    async def put(self, key: bytes, entry: Entry) -> None:
-        """Keep *entry* under *key*, for its own time."""
+    async def put(self, key: bytes, held: Held) -> None:
+        """Keep *held* under *key*, for its own time."""
 
-    def render(self, key: bytes, held: Held, request: bytes, rendering: Rendering) -> None:  # noqa: B027
-        """Keep what *held* was rendered to for the digest *request* as well, where that is worth it."""
+    @abstractmethod
+    def describe(self) -> str:
+        """Return where that is, for the log: without credentials."""
+
+    def render(self, key: bytes, held: Held, request: bytes, rendering: Rendering) -> None:
+        """Have *held*, of *key*, hold what it was rendered to for the digest *request*, where that is worth it."""
+        del key
+        held.add(request, rendering)
 
     async def close(self) -> None:  # noqa: B027  # most have nothing open
         """Let go of connections."""
@@ -110,9 +128,9 @@ class MemoryStore(Store):
         return held
 
     @override
-    async def put(self, key: bytes, entry: Entry) -> None:
+    async def put(self, key: bytes, held: Held) -> None:
         self._drop(key)
-        held = Held(entry)
+        self._drop_old()
         if held.size_bytes > self._max_bytes:
             return  # it would push out everything, and then itself
         self._held[key] = held
@@ -121,15 +139,19 @@ class MemoryStore(Store):
 
     @override
     def render(self, key: bytes, held: Held, request: bytes, rendering: Rendering) -> None:
-        size_bytes = OVERHEAD_BYTES + len(rendering.body)
-        if self._held.get(key) is not held or held.size_bytes + size_bytes > self._max_bytes:
+        if self._held.get(key) is not held:
+            held.add(request, rendering)
             return
         before = held.size_bytes
-        if len(held.renderings) >= MAX_RENDERINGS:
-            del held.renderings[next(iter(held.renderings))]
-        held.renderings[request] = rendering
+        if before + OVERHEAD_BYTES + len(rendering.body) > self._max_bytes:
+            return
+        held.add(request, rendering)
         self._size_bytes += held.size_bytes - before
         self._shrink()
+
+    @override
+    def describe(self) -> str:
+        return f"memory, at most {self._max_bytes} bytes"
 
     @override
     def families(self) -> Iterable[Family]:
@@ -140,6 +162,15 @@ class MemoryStore(Store):
         held = self._held.pop(key, None)
         if held is not None:
             self._size_bytes -= held.size_bytes
+
+    def _drop_old(self) -> None:
+        """Drop what nobody may have any more, from what was used longest ago up to the first that is still good."""
+        now = time.time()
+        while self._held:
+            key, held = next(iter(self._held.items()))
+            if held.entry.age_s(now) < held.entry.ttl_s:
+                break
+            self._drop(key)
 
     def _shrink(self) -> None:
         while self._size_bytes > self._max_bytes:
@@ -157,6 +188,9 @@ class RedisStore(Store):
         self._failing: dict[str, str] = {}
         """What goes wrong with each of the two."""
         self._outcomes: Counter[tuple[str, ...]] = Counter()
+        place = redis.connection_pool.connection_kwargs
+        self._address = place.get("path") or f"{place.get('host', 'localhost')}:{place.get('port', 6379)}"
+        self._database = place.get("db", 0)
 
     @classmethod
     async def open(cls, url: str) -> "RedisStore":
@@ -168,7 +202,7 @@ class RedisStore(Store):
 
     @override
     async def get(self, key: bytes) -> Held | None:
-        data = await self._try("get", lambda: self._redis.get(REDIS_PREFIX + key))
+        data = await self._try("get", lambda: self._redis.get(_name(key)))
         if not isinstance(data, bytes):
             return None
         try:
@@ -179,9 +213,13 @@ class RedisStore(Store):
         return Held(entry) if entry.age_s(time.time()) < entry.ttl_s else None
 
     @override
-    async def put(self, key: bytes, entry: Entry) -> None:
-        lasts_ms = max(int(entry.ttl_s * 1000), 1)
-        await self._try("set", lambda: self._redis.set(REDIS_PREFIX + key, encode_entry(entry), px=lasts_ms))
+    async def put(self, key: bytes, held: Held) -> None:
+        lasts_ms = max(int(held.entry.ttl_s * 1000), 1)
+        await self._try("set", lambda: self._redis.set(_name(key), encode_entry(held.entry), px=lasts_ms))
+
+    @override
+    def describe(self) -> str:
+        return f"Redis at {self._address}, database {self._database}"
 
     @override
     async def close(self) -> None:
@@ -204,29 +242,54 @@ class RedisStore(Store):
         loop = asyncio.get_running_loop()
         if loop.time() < self._rests_until[kind]:
             return None
+        asked_at = math.inf
         try:
-            async with self._slots:
-                with Clock(loop, loop.time() + REDIS_TIMEOUT_S):
+            # Waiting for its turn counts: who has one may wait for what hangs.
+            with Clock(loop, loop.time() + REDIS_TIMEOUT_S):
+                async with self._slots:
+                    asked_at = loop.time()
+                    if asked_at < self._rests_until[kind]:
+                        return None
                     answer = await ask()
         except ResponseError as exc:
             self._note_failure((kind,), exc)  # such as a full memory, in which one can still read
             return None
-        except (RedisError, OSError, TimeoutError) as exc:
+        except TimeoutError as exc:
+            if loop.time() - asked_at >= REDIS_TIMEOUT_S / 2:  # else there is only much to do
+                self._note_failure(tuple(self._rests_until), exc)
+            return None
+        except (RedisError, OSError, ValueError) as exc:  # the last of these for what is no Redis
             self._note_failure(tuple(self._rests_until), exc)
             return None
         self._outcomes["ok",] += 1
         if self._failing.pop(kind, None) and not self._failing:
-            _log.info("Redis answers again")
+            _log.info("Redis at %s answers again", self._address)
         return answer
 
     def _note_failure(self, kinds: Iterable[str], error: Exception) -> None:
         self._outcomes["failed",] += 1
-        name = type(error).__name__  # its text may hold what was asked
-        if name not in self._failing.values():
-            _log.warning("Redis fails, and calls go on without the cache: %s", name)
+        told = _describe(error)
+        if told not in self._failing.values():
+            _log.warning("Redis at %s fails, and calls go on without the cache: %s", self._address, told)
         for kind in kinds:
-            self._failing[kind] = name
+            self._failing[kind] = told
             self._rests_until[kind] = asyncio.get_running_loop().time() + REDIS_REST_S
+
+
+def _name(key: bytes) -> bytes:
+    """Return what *key* is called in Redis, so that its tools can show it."""
+    return REDIS_PREFIX + key.hex().encode()
+
+
+def _describe(error: Exception) -> str:
+    """Return what kind of failure *error* is; its text may hold what was asked."""
+    cause: BaseException | None = error
+    while cause is not None and not (isinstance(cause, OSError) and cause.errno):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, OSError) and cause.errno:
+        return f"{type(error).__name__}: {os.strerror(cause.errno)}"
+    word = getattr(error, "status_code", None) or str(error).partition(" ")[0]
+    return f"{type(error).__name__}{f': {word}' if _CODE.fullmatch(word) else ''}"
 
 
 def _prepare(url: str) -> "Redis":

@@ -70,7 +70,7 @@ class CallRecord:
         self.is_usage_estimated = False
         """Whether the usage is our estimate, because the answer was left before the upstream said."""
         self.cache = ""
-        """What the cache did for the call: hit, collapsed, miss, bypass; empty where there is none."""
+        """What the cache did for the call: hit, collapsed, miss, bypass, absent; empty where there is none."""
         self.cache_status = ""
         """The same for the caller: https://www.rfc-editor.org/rfc/rfc9211.html."""
         self.age_s: int | None = None

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from aiproxyd import hub
-from aiproxyd.cache.entries import Entry, decode_entry, encode_entry, is_good, read_stream
+from aiproxyd.cache.entries import MAX_ENTRY_BYTES, Entry, StreamReader, decode_entry, encode_entry, is_good
 from aiproxyd.errors import UpstreamCut, UpstreamError, UpstreamGarbage
 from aiproxyd.formats import FORMATS, GEMINI
 from aiproxyd.formats.base import Format
@@ -28,6 +28,18 @@ EACH_FORMAT = pytest.mark.parametrize("fmt", FORMATS.values(), ids=list(FORMATS)
 def ask(response: Response) -> Request:
     candidates = response.candidates
     return Request(model="m", turns=[], candidates=len(candidates), logprobs=True, stream=True, wants_usage=True)
+
+
+def read_stream(fmt: Format, asked: Request, stream: bytes) -> Response:
+    """Return what a reader makes of *stream*, in whatever pieces it comes."""
+    said = []
+    for size in (len(stream) or 1, 1 if len(stream) < 10_000 else 1000):
+        reader = StreamReader(fmt, asked)
+        for at in range(0, len(stream), size):
+            reader.feed(stream[at : at + size])
+        said.append(reader.result())
+    assert said[0] == said[1]
+    return said[0]
 
 
 def write_stream(fmt: Format, response: Response) -> bytes:
@@ -211,3 +223,21 @@ def test_an_entry_ages_and_never_comes_from_the_future() -> None:
     entry = Entry("gemini", "up", "m", 100.0, 60.0, b"", b"")
 
     assert (entry.age_s(130.5), entry.age_s(99.0)) == (30.5, 0.0)
+
+
+def test_a_stream_that_is_too_long_is_no_longer_read() -> None:
+    reader = StreamReader(GEMINI, Request(model="m", turns=[]))
+    for _ in range(5):
+        reader.feed(b'[{"text":"' + b"x" * (MAX_ENTRY_BYTES // 4))
+
+    with pytest.raises(UpstreamGarbage, match="too long"):
+        reader.result()
+
+
+def test_what_is_wrong_with_a_stream_is_told_in_the_end() -> None:
+    reader = StreamReader(FORMATS["openai-chat"], Request(model="m", turns=[]))
+    for _ in range(3):
+        reader.feed(b"data: {oops\n\n")
+
+    with pytest.raises(UpstreamError):
+        reader.result()

@@ -1,6 +1,7 @@
 """One answer, read by several: all of them get all of it, in whatever order they come, read, wait and leave."""
 
 import asyncio
+import weakref
 from collections.abc import Sequence
 
 import pytest
@@ -291,6 +292,46 @@ async def test_who_leaves_while_the_next_bytes_come_does_no_harm() -> None:
 
     assert len(await reading) == MAX_SHARED_BYTES + 1
     assert ends == [shared]
+
+
+async def test_what_all_have_read_is_let_go_when_nobody_joins_any_more() -> None:
+    shared, _ = share(Scripted([b"a", b"b", b"c"]))
+    quick, slow = shared.join(), shared.join()
+    assert await read_all(quick) == [b"a", b"b", b"c"]
+    assert await slow.read() == b"a"
+    assert shared.take() == b"abc"
+
+    shared.refuse_more()
+    assert (shared.take(), shared.is_whole) == (b"bc", False)
+    quick.close()
+    assert await read_all(slow) == [b"b", b"c"]
+    slow.close()
+
+    assert shared.take() == b""
+
+
+async def test_one_that_lags_behind_holds_what_it_has_not_read_for_no_longer_than_it_stays() -> None:
+    shared, _ = share(Scripted([b"a", b"b"]))
+    quick, slow = shared.join(), shared.join()
+    await read_all(quick)
+    shared.refuse_more()
+    assert shared.take() == b"ab"
+
+    slow.close()
+
+    assert shared.take() == b""
+
+
+async def test_who_is_told_of_the_end_is_not_held_any_longer() -> None:
+    ends = Ends()
+    shared = SharedAnswer(Scripted([]), ends.append)
+    told = weakref.ref(ends)
+    await read_all(shared.join())
+    assert ends == [shared]
+
+    del ends
+
+    assert told() is None
 
 
 # --- Whatever happens in whatever order
