@@ -158,6 +158,15 @@ class LiveStream(ABC):
         """
 
     @abstractmethod
+    async def relay(self, sink: "Sink") -> None:
+        """Write all that is still to come to *sink*, as it comes.
+
+        Raises:
+            UpstreamError: the stream broke off, or ended before it was complete.
+            ConnectionError: there is nobody to write to any more.
+        """
+
+    @abstractmethod
     def encode_failure(self, error: ProxyError) -> bytes:
         """Return the bytes that tell the caller of *error* inside the stream."""
 
@@ -188,6 +197,22 @@ class LiveStream(ABC):
             self.lease.end()
         if self.at_close is not None:
             self.at_close()
+
+
+class Sink(Protocol):
+    """Where a stream goes."""
+
+    def write(self, block: bytes) -> bool:
+        """Take *block*, and tell whether more can be taken before `drain`.
+
+        Raises:
+            ConnectionError: nobody is there any more.
+        """
+        ...
+
+    async def drain(self) -> None:
+        """Wait until more can be taken."""
+        ...
 
 
 class Cutter(Protocol):
@@ -283,13 +308,39 @@ class RelayedStream(LiveStream):
                 if not self._tap.is_complete:
                     raise
                 chunk = b""
-            block = self._tap.feed(self._cutter.feed(chunk)) if chunk else self._end()
-            if self._tap.is_terminal:
-                self._answer.expect_end()
+            block = self._pass(chunk) if chunk else self._end()
             if block:
-                self._count_events(block)
-                return self._provider.redact(block) if self._tap.is_failed else block
+                return block
         return b""
+
+    @override
+    async def relay(self, sink: Sink) -> None:
+        def take(chunk: bytes) -> bool:
+            block = self._pass(chunk)
+            return not block or sink.write(block)
+
+        while not self._is_over:
+            try:
+                is_full = await self._answer.hand_to(take)
+            except UpstreamError:
+                self._tap.finish()
+                if not self._tap.is_complete:
+                    raise
+                is_full = False
+            if is_full:
+                await sink.drain()
+            elif block := self._end():
+                sink.write(block)
+
+    def _pass(self, chunk: bytes) -> bytes:
+        """Return what can be told to the caller by now, with *chunk*, the next bytes of the upstream's."""
+        block = self._tap.feed(self._cutter.feed(chunk))
+        if self._tap.is_terminal:
+            self._answer.expect_end()
+        if not block:
+            return block
+        self._count_events(block)
+        return self._provider.redact(block) if self._tap.is_failed else block
 
     def _end(self) -> bytes:
         self._is_over = True
@@ -300,7 +351,8 @@ class RelayedStream(LiveStream):
         self._tap.finish()
         if not self._tap.is_complete:
             raise UpstreamCut("the upstream's stream ended before it was complete")
-        return rest
+        self._count_events(rest)
+        return self._provider.redact(rest) if self._tap.is_failed else rest
 
     @override
     def encode_failure(self, error: ProxyError) -> bytes:
@@ -375,10 +427,42 @@ class ConvertedStream(LiveStream):
             if block:
                 self._count_events(block)
                 return block
+        await self._end()
+        return b""
+
+    @override
+    async def relay(self, sink: Sink) -> None:
+        crossing = self._crossing
+
+        def take(chunk: bytes) -> bool:
+            block = crossing.feed(chunk)
+            is_taken = True
+            if block:
+                self._count_events(block)
+                is_taken = sink.write(block)
+            return is_taken and not crossing.is_over
+
+        while not crossing.is_over:
+            try:
+                if await self._answer.hand_to(take):
+                    await sink.drain()
+                    continue
+                block = crossing.feed_eof()
+            except UpstreamError:
+                # Several servers reset the connection behind an answer that is complete all the same.
+                block = crossing.feed_eof()
+                if crossing.take_failure() is not None:
+                    raise
+            if block:
+                self._count_events(block)
+                sink.write(block)
+        await self._end()
+
+    async def _end(self) -> None:
+        """Note that the upstream has said all, or raise what it has failed with."""
         self._raise_failure()
         self._has_ended = True
         await self._read_on()
-        return b""
 
     def _raise_failure(self) -> None:
         failure = self._crossing.take_failure()

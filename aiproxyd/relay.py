@@ -5,12 +5,15 @@ Headers go out with the first events, never before; from then on errors are in b
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http_writer import StreamWriter
+from typing_extensions import override
 
 from aiproxyd.appkeys import RECORD
-from aiproxyd.attempt import LiveStream
+from aiproxyd.attempt import LiveStream, Sink
 from aiproxyd.errors import ProxyError, UpstreamError
 from aiproxyd.formats.base import Format
 from aiproxyd.inflight import take_stop
@@ -51,6 +54,27 @@ async def relay_stream(request: web.Request, stream: LiveStream, fmt: Format, re
     return response
 
 
+class _CallerSink(Sink):
+    """The caller of a stream whose answer has begun."""
+
+    def __init__(self, request: web.Request, response: web.StreamResponse) -> None:
+        writer = response._payload_writer  # aiohttp's own `write` can only be waited for
+        assert isinstance(writer, StreamWriter)  # noqa: S101  # it is prepared
+        self._writer = writer
+        self._protocol = request.protocol
+
+    @override
+    def write(self, block: bytes) -> bool:
+        writing = self._writer.write(block, drain=False)
+        with suppress(StopIteration):
+            writing.send(None)  # has nothing to wait for
+        return not self._protocol.writing_paused
+
+    @override
+    async def drain(self) -> None:
+        await self._writer.drain()
+
+
 async def _pump(
     request: web.Request, response: web.StreamResponse, stream: LiveStream, record: CallRecord
 ) -> ProxyError | None:
@@ -62,10 +86,8 @@ async def _pump(
     try:
         with Clock(request.task.get_loop(), stream.deadline + STALLED_READER_S):
             await response.prepare(request)
-            block = stream.first
-            while block:
-                await response.write(block)
-                block = await stream.next_block()
+            await response.write(stream.first)
+            await stream.relay(_CallerSink(request, response))
         stream.note_end(None)
     except UpstreamError as exc:
         stream.note_end(exc)

@@ -94,6 +94,12 @@ class Patience:
         self._when = when
         return self
 
+    def move(self, when: float) -> None:
+        """Let the block that runs, if one does, end at *when* instead."""
+        self._when = when
+        if self._task is not None and (self._handle is None or self._rings_at > when):
+            self._set_timer()
+
     def close(self) -> None:
         """Stop the timer; there are no more blocks."""
         if self._handle is not None:

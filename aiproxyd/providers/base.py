@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
-from typing import ClassVar, Final, TypeAlias
+from typing import ClassVar, Final, NoReturn, TypeAlias
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
@@ -39,7 +39,7 @@ from aiproxyd.formats.base import Format
 from aiproxyd.headers import read_retry_after_s, select_for_caller
 from aiproxyd.hub import ModelCard, Request
 from aiproxyd.providers.connector import Connector, Departure
-from aiproxyd.providers.exchange import Content, Exchange, Head
+from aiproxyd.providers.exchange import Body, Content, Exchange, Head, Take
 from aiproxyd.tasks import Clock, Patience
 
 USER_AGENT: Final = f"aiproxyd/{aiproxyd.__version__}"
@@ -97,6 +97,21 @@ class Answer(ABC):
             UpstreamTimeout: nothing came in time.
             UpstreamCut: the connection ended before the body did.
         """
+
+    async def hand_to(self, take: Take) -> bool:
+        """Call *take* with the next bytes, as they come, until it returns False.
+
+        Returns whether it has; else the body has come to its end.
+
+        Raises:
+            UpstreamTimeout: nothing came in time.
+            UpstreamCut: the connection ended before the body did.
+            Exception: what *take* raised.
+        """
+        while chunk := await self.read():
+            if not take(chunk):
+                return True
+        return False
 
     def expect_end(self) -> None:  # noqa: B027  # most answers just end
         """Wait no longer for what is still to come than a moment: nothing should."""
@@ -403,17 +418,51 @@ class _HTTPAnswer(Answer):
             if not chunk and not content.at_eof():
                 with self._patience.until(min(self._next_by, self._deadline)):
                     chunk = await content.readany()
-        except Exception as exc:
-            error = _rename(exc, self._name, self._limits, self._deadline, has_begun=self._has_begun)
-            if error is None:
-                raise
-            try:
-                raise error from exc.with_traceback(None)  # as in `send`
-            finally:
-                del error
+        except Exception as exc:  # noqa: BLE001  # raised again
+            self._raise(exc)
         self._next_by = time.monotonic() + self._idle_s
         self._has_begun = True
         return chunk
+
+    @override
+    async def hand_to(self, take: Take) -> bool:
+        content = self._content
+        if not isinstance(content, Body):
+            return await super().hand_to(take)
+
+        refusal: Exception | None = None
+
+        def take_in_time(chunk: bytes) -> bool:
+            nonlocal refusal
+            self._next_by = time.monotonic() + self._idle_s
+            self._has_begun = True
+            try:
+                is_wanted = take(chunk)
+            except Exception as exc:
+                refusal = exc
+                raise
+            self._patience.move(min(self._next_by, self._deadline))
+            return is_wanted
+
+        try:
+            with self._patience.until(min(self._next_by, self._deadline)):
+                return await content.hand_to(take_in_time)
+        except Exception as exc:
+            if exc is refusal:
+                raise
+            self._raise(exc)
+        finally:
+            refusal = None  # else it and this frame would hold each other
+
+    def _raise(self, exc: Exception) -> NoReturn:
+        """Raise *exc*, under the name that it has here if it is aiohttp's; for the handler of an exception."""
+        error = _rename(exc, self._name, self._limits, self._deadline, has_begun=self._has_begun)
+        if error is None:
+            raise exc
+        try:
+            raise error from exc.with_traceback(None)  # as in `send`
+        finally:
+            del error
 
     @override
     async def read_whole(self, limit_bytes: int = MAX_ANSWER_BYTES) -> bytes:

@@ -8,8 +8,8 @@ makes three calls for each chunk, and in streams each event is one. Answers with
 
 import asyncio
 import re
-from collections.abc import Mapping
-from typing import Final, Protocol
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol, TypeAlias
 
 import aiohttp
 from aiohttp.connector import Connection
@@ -36,6 +36,10 @@ _NO_BODY: Final = (204, 304)
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _SIZES: Final = re.compile(rb"[0-9a-fA-F]+")
 _END_OF_LINE: Final = b"\r\n"
+
+
+Take: TypeAlias = Callable[[bytes], bool]
+"""Takes the next bytes, and tells whether there may be more."""
 
 
 class Content(Protocol):
@@ -119,6 +123,9 @@ class Body:
         self._is_paused = False
         self._error: aiohttp.ClientError | HttpProcessingError | None = None
         self._news: asyncio.Future[None] | None = None
+        self._take: Take | None = None
+        """Who gets what comes at once."""
+        self._is_enough = False
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
@@ -174,8 +181,36 @@ class Body:
                 self._news = None
         return self.read_nowait()
 
+    async def hand_to(self, take: Take) -> bool:
+        """Call *take* with what has come, and then with what comes, as it comes, until it returns False.
+
+        Returns whether it has, else all that there was is taken.
+
+        Raises:
+            aiohttp.ClientError, HttpProcessingError: nothing more will come, although something should.
+            Exception: what *take* raised.
+        """
+        data = self.read_nowait()
+        if data and not take(data):
+            return True
+        while not self.at_eof():
+            if self._error is not None:
+                raise self._error
+            self._take = take
+            self._news = self._loop.create_future()
+            try:
+                await self._news
+            finally:
+                self._news = self._take = None
+            if self._is_enough:
+                self._is_enough = False
+                return True
+        return False
+
     def _keep(self, data: bytes) -> None:
-        if data:
+        if data and self._take is not None:
+            self._hand_over(data, self._take)
+        elif data:
             self._parts.append(data)
             self._size_bytes += len(data)
             if self._size_bytes > READ_BUFFER_BYTES and not self.is_complete and not self._is_paused:
@@ -183,7 +218,19 @@ class Body:
                 self._transport.pause_reading()
         if self.is_complete:
             self._resume()  # the connection may be another one's by the time that this is read
-        if data or self.is_complete:
+        if self.is_complete or (data and self._take is None):
+            self._tell()
+
+    def _hand_over(self, data: bytes, take: Take) -> None:
+        try:
+            self._is_enough = not take(data)
+        except Exception as exc:  # noqa: BLE001  # it is for whoever waits, not for the event loop
+            self._take = None
+            if self._news is not None and not self._news.done():
+                self._news.set_exception(exc)
+            return
+        if self._is_enough:
+            self._take = None
             self._tell()
 
     def _resume(self) -> None:

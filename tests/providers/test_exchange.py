@@ -5,6 +5,7 @@ import gzip
 import time
 import zlib
 from collections.abc import AsyncIterator, Sequence
+from typing import Literal, get_args
 
 import aiohttp
 import pytest
@@ -16,8 +17,8 @@ from typing_extensions import override
 from yarl import URL
 
 from aiproxyd.config import Secret, TimeLimits, UpstreamSettings
-from aiproxyd.errors import ProxyError
-from aiproxyd.providers.base import Call
+from aiproxyd.errors import ProxyError, UpstreamTimeout
+from aiproxyd.providers.base import Answer, Call
 from aiproxyd.providers.connector import Connector
 from aiproxyd.providers.exchange import READ_BUFFER_BYTES, Body, ChunkedBody, Head
 from aiproxyd.providers.openai import OpenAIProvider
@@ -161,28 +162,50 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-def make(server: Server, session: aiohttp.ClientSession) -> OpenAIProvider:
-    limits = TimeLimits(connect_s=5, first_event_s=2, idle_s=2, request_s=5)
+def make(server: Server, session: aiohttp.ClientSession, idle_s: float = 2) -> OpenAIProvider:
+    limits = TimeLimits(connect_s=5, first_event_s=2, idle_s=idle_s, request_s=5)
     settings = UpstreamSettings(
         name="up", provider="openai", base_url=URL(server.url), api_keys=(Secret("k"),), limits=limits
     )
     return OpenAIProvider(settings, session, "1.1 mark")
 
 
-async def ask(provider: OpenAIProvider, body: bytes = b"{}", headers: dict[str, str] | None = None) -> object:
-    """Return all that is known of an answer, or what the call failed with and how much had been read."""
+Way = Literal["read", "read whole", "handed over", "handed over in turns"]
+
+
+async def ask(
+    provider: OpenAIProvider, body: bytes = b"{}", headers: dict[str, str] | None = None, way: Way = "read"
+) -> object:
+    """Return all that is known of an answer, or what the call failed with."""
     call = Call(path="/v1/x", headers=CIMultiDict(headers or {}), body=body)
-    read = b""
     try:
         answer = await provider.send(call, time.monotonic() + 5)
         try:
-            while chunk := await answer.read():
-                read += chunk
+            content = await read(answer, way)
         finally:
             answer.close()
     except ProxyError as exc:
         return type(exc)
-    return answer.status, sorted((name.lower(), value) for name, value in answer.headers.items()), read
+    return answer.status, sorted((name.lower(), value) for name, value in answer.headers.items()), content
+
+
+async def read(answer: Answer, way: Way) -> bytes:
+    pieces: list[bytes] = []
+
+    def take(piece: bytes) -> bool:
+        pieces.append(piece)
+        return way == "handed over"
+
+    match way:
+        case "read":
+            while piece := await answer.read():
+                pieces.append(piece)
+        case "read whole":
+            pieces.append(await answer.read_whole())
+        case "handed over" | "handed over in turns":
+            while await answer.hand_to(take):  # noqa: ASYNC110  # so that more comes meanwhile
+                await asyncio.sleep(0.01)
+    return b"".join(pieces)
 
 
 async def warm_up(server: Server, provider: OpenAIProvider, answer: Sequence[bytes]) -> None:
@@ -192,18 +215,19 @@ async def warm_up(server: Server, provider: OpenAIProvider, answer: Sequence[byt
     server.answer = answer
 
 
+@pytest.mark.parametrize("way", get_args(Way))
 @pytest.mark.parametrize("name", ANSWERS)
 async def test_an_answer_is_the_same_on_an_open_connection_as_on_a_new_one(
-    name: str, server: Server, session: aiohttp.ClientSession
+    name: str, way: Way, server: Server, session: aiohttp.ClientSession
 ) -> None:
     provider = make(server, session)
     await warm_up(server, provider, ANSWERS[name])
-    warm = await ask(provider)
+    warm = await ask(provider, way=way)
     # Where it had been closed, the request goes out once more, on a new one.
     assert server.connections == (2 if name in ("nothing", "a reset") else 1)
 
     async with aiohttp.ClientSession(connector=Connector()) as other:
-        assert await ask(make(server, other)) == warm
+        assert await ask(make(server, other), way=way) == warm
 
 
 @pytest.mark.parametrize(
@@ -308,6 +332,62 @@ async def test_an_answer_that_comes_before_the_request_has_gone_out_ends_its_con
     assert not session.connector._conns  # there is nothing to see it by from outside
     gate.set()
     listener.close()
+
+
+async def test_what_the_taker_raises_is_its_own(server: Server, session: aiohttp.ClientSession) -> None:
+    provider = make(server, session)
+
+    def take(piece: bytes) -> bool:
+        raise ConnectionResetError(f"nobody takes {piece!r}")
+
+    for answer in ([CHUNKED + b"2\r\nok\r\n0\r\n\r\n"], [CHUNKED, PAUSE, b"2\r\nok\r\n", PAUSE, b"0\r\n\r\n"]):
+        await warm_up(server, provider, answer)
+        got = await provider.send(Call(path="/v1/x", headers=CIMultiDict(), body=b"{}"), time.monotonic() + 5)
+        with pytest.raises(ConnectionResetError, match="nobody takes b'ok'"):
+            await got.hand_to(take)
+        got.close()
+    await warm_up(server, provider, [])
+    assert server.connections == 2  # the second was left in the middle of its answer
+
+
+async def test_silence_is_timed_from_the_last_piece_that_was_handed_over(
+    server: Server, session: aiohttp.ClientSession
+) -> None:
+    provider = make(server, session, idle_s=0.15)
+    pieces: list[bytes] = []
+
+    def take(piece: bytes) -> bool:
+        pieces.append(piece)
+        return True
+
+    slowly = [part for _ in range(10) for part in (PAUSE, b"1\r\nx\r\n")]
+    await warm_up(server, provider, [CHUNKED, *slowly])  # takes longer than any silence may
+    answer = await provider.send(Call(path="/v1/x", headers=CIMultiDict(), body=b"{}"), time.monotonic() + 5)
+    started = time.monotonic()
+    with pytest.raises(UpstreamTimeout, match="paused for more than"):
+        await answer.hand_to(take)
+    assert pieces == [b"x"] * 10
+    assert 0.3 < time.monotonic() - started < 2
+    answer.close()
+
+
+async def test_the_end_is_waited_for_no_longer_once_it_is_expected(
+    server: Server, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aiproxyd.providers.base.END_PATIENCE_S", 0.1)
+    provider = make(server, session, idle_s=5)
+    await warm_up(server, provider, [CHUNKED, PAUSE, b"4\r\nlast\r\n"])
+    answer = await provider.send(Call(path="/v1/x", headers=CIMultiDict(), body=b"{}"), time.monotonic() + 5)
+
+    def take(piece: bytes) -> bool:
+        answer.expect_end()
+        return True
+
+    started = time.monotonic()
+    with pytest.raises(UpstreamTimeout):
+        await answer.hand_to(take)
+    assert time.monotonic() - started < 1
+    answer.close()
 
 
 async def test_an_upstream_waits_for_a_caller_who_reads_slowly(server: Server, session: aiohttp.ClientSession) -> None:
