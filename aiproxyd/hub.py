@@ -511,14 +511,21 @@ def _find_call(result: ToolResult, waiting: dict[str, int]) -> int:
 
 def merge_turns(turns: Iterable[Turn]) -> list[Turn]:
     """Return *turns* with neighbours of one role and phase as one, and without empty texts and turns."""
-    merged: list[tuple[Turn, list[Block]]] = []
+    groups: list[list[Turn]] = []
     for turn in turns:
-        blocks = [block for block in turn.blocks if not (isinstance(block, Text) and not block.text)]
-        if merged and merged[-1][0].role == turn.role and merged[-1][0].phase == turn.phase:
-            merged[-1][1].extend(blocks)
-        elif blocks:
-            merged.append((turn, blocks))
-    return [replace(turn, blocks=tuple(blocks)) for turn, blocks in merged]
+        if any([type(block) is Text and not block.text for block in turn.blocks]):
+            turn = replace(turn, blocks=tuple(block for block in turn.blocks if type(block) is not Text or block.text))
+        if not turn.blocks:
+            continue
+        if groups and groups[-1][0].role == turn.role and groups[-1][0].phase == turn.phase:
+            groups[-1].append(turn)
+        else:
+            groups.append([turn])
+    return [group[0] if len(group) == 1 else _join(group) for group in groups]
+
+
+def _join(turns: Sequence[Turn]) -> Turn:
+    return replace(turns[0], blocks=tuple(block for turn in turns for block in turn.blocks))
 
 
 def fold(events: Iterable[Event]) -> Response:

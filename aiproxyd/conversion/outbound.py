@@ -12,7 +12,8 @@ Each step is one rule, and a rule holds for all pairs of formats. An encoder can
 - There is an output limit where the format wants one, never above the model's.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final, TypeAlias
 
 import msgspec
@@ -57,6 +58,12 @@ _TYPELESS: Final = frozenset(("anyOf", "const", "enum", "items", "oneOf"))
 
 _members: Final = msgspec.json.Decoder(dict[str, Raw])
 
+_WITH_MEDIA: Final[frozenset[type[Block]]] = frozenset((Media, ToolResult))
+"""Blocks that are, or may hold, images and documents."""
+_UNFIT: Final[frozenset[type[Block]]] = frozenset((Opaque, Refusal))
+"""Blocks that not every format has."""
+
+_Kinds: TypeAlias = AbstractSet[type[Block]]
 _FitCall: TypeAlias = Callable[[ToolCall, str], ToolCall]
 """Makes a call fit, with the id that it is to have."""
 
@@ -92,7 +99,9 @@ class Outbound:
         for name in asked.extensions:
             self._losses.drop(name)
         request = replace(asked, model=model, extensions={}, echo={})
-        request.turns = list(map(self._strip, request.turns))
+        kinds = _find_kinds(request.turns)
+        if not kinds.isdisjoint(_WITH_MEDIA):
+            request.turns = list(map(self._strip, request.turns))
         self._limit_output(request)
         self._toolbox.fit(request)
         settle_reasoning(request, self._capabilities, self._losses)
@@ -101,7 +110,7 @@ class Outbound:
         set_knobs(request, self._traits, self._capabilities, self._losses)
         if request.max_output_tokens is None and self._traits.needs_output_limit:
             request.max_output_tokens = room_for(request, self._capabilities)
-        turns = self._fit_turns(request.turns, self._toolbox.fit_call)
+        turns = self._fit_turns(request.turns, kinds, self._toolbox.fit_call)
         self._check_end(turns)
         if self._traits.needs_json_word and _is_plain_json(request) and not _speaks_of_json(turns):
             turns = merge_turns([Turn("system", (JSON_HINT,)), *turns])
@@ -121,7 +130,7 @@ class Outbound:
         turns = claim(request.turns, self._format_name, wants_thoughts_back=wants_thoughts_back)
         request.turns = self._state.carry(turns)
         self._leave_out_thoughts(request)
-        request.turns = self._fit_turns(request.turns, _rename)
+        request.turns = self._fit_turns(request.turns, _find_kinds(request.turns), _rename)
         for name, raw in asked.extensions.items():
             if raw == NULL:
                 self._losses.drop(name)
@@ -129,7 +138,7 @@ class Outbound:
 
     def _strip(self, turn: Turn) -> Turn:
         """Return *turn* without what only its caller's format can say of media."""
-        if not any(isinstance(block, Media | ToolResult) for block in turn.blocks):
+        if not _has_any(turn, _WITH_MEDIA):
             return turn
         blocks: list[Block] = []
         for block in turn.blocks:
@@ -176,15 +185,21 @@ class Outbound:
 
     # --- The conversation
 
-    def _fit_turns(self, turns: Sequence[Turn], fit_call: _FitCall) -> list[Turn]:
-        fitted = [self._fit_blocks(turn) for turn in self._fit_calls(turns, fit_call)]
-        if not (self._traits.has_result_media and self._capabilities.has_result_media):
-            fitted = [_lift_media(turn) for turn in fitted]
-        if not self._traits.has_assistant_media:
-            fitted = _hand_over_media(fitted)
+    def _fit_turns(self, turns: Sequence[Turn], kinds: _Kinds, fit_call: _FitCall) -> list[Turn]:
+        """Make *turns*, whose blocks were of these *kinds* at first, fit; what is not there needs no look at each."""
+        if ToolCall in kinds:
+            turns = self._fit_calls(turns, fit_call)
+        turns = [self._fit_blocks(turn) for turn in turns]
+        if not kinds.isdisjoint(_WITH_MEDIA):
+            turns = self._move_media(turns)
         if self._traits.refuses_blank_texts:
-            fitted = [_drop_blanks(turn) for turn in fitted]
-        return merge_turns(self._place_system(fitted))
+            turns = [_drop_blanks(turn) for turn in turns]
+        return merge_turns(self._place_system(turns))
+
+    def _move_media(self, turns: Sequence[Turn]) -> Sequence[Turn]:
+        if not (self._traits.has_result_media and self._capabilities.has_result_media):
+            turns = [_lift_media(turn) for turn in turns]
+        return turns if self._traits.has_assistant_media else _hand_over_media(turns)
 
     def _fit_calls(self, turns: Sequence[Turn], fit_call: _FitCall) -> list[Turn]:
         """Give calls and their results names and ids that the format allows."""
@@ -215,7 +230,7 @@ class Outbound:
     def _fit_blocks(self, turn: Turn) -> Turn:
         """Drop the opaque blocks of other formats, and say in plain words what the format has no block for."""
         has_phase = not turn.phase or self._traits.has_phases
-        if has_phase and not any(isinstance(block, Opaque | Refusal) for block in turn.blocks):
+        if has_phase and not _has_any(turn, _UNFIT):
             return turn
         blocks: list[Block] = []
         for block in turn.blocks:
@@ -309,8 +324,20 @@ def _hand_over_media(turns: Sequence[Turn]) -> list[Turn]:
     return handed
 
 
+def _find_kinds(turns: Iterable[Turn]) -> _Kinds:
+    """Return the types of all blocks in *turns*."""
+    return {type(block) for turn in turns for block in turn.blocks}
+
+
+def _has_any(turn: Turn, kinds: frozenset[type[Block]]) -> bool:
+    for block in turn.blocks:  # noqa: SIM110  # a generator takes three times as long
+        if type(block) in kinds:
+            return True
+    return False
+
+
 def _drop_blanks(turn: Turn) -> Turn:
-    if not any(isinstance(block, Text) and not block.text.strip() for block in turn.blocks):
+    if not any([type(block) is Text and not block.text.strip() for block in turn.blocks]):  # as above
         return turn
     kept = (block for block in turn.blocks if not isinstance(block, Text) or block.text.strip())
     return replace(turn, blocks=tuple(kept))
