@@ -113,8 +113,9 @@ class Crossing:
         Raises:
             UpstreamError: it is no answer.
         """
-        events = self._inbound.feed(unfold(self.upstream.decode_response(body)))
-        response = fold(events)
+        response = self.upstream.decode_response(body)
+        if not self._inbound.is_plain(response):
+            response = fold(self._inbound.feed(unfold(response)))
         return self._caller.encode_response(response, self.asked), response
 
     def replay(self, body: bytes, encoder: StreamEncoder | None) -> bytes:

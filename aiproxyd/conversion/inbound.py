@@ -28,6 +28,7 @@ from aiproxyd.hub import (
     Opaque,
     Reasoning,
     Request,
+    Response,
     Seal,
     SealSet,
     Start,
@@ -129,6 +130,18 @@ class Inbound:
         self._next_key = -1
         """Keys of blocks of our own; the decoders' are not negative."""
         self._sequencer = Sequencer() if caller.traits.is_sequential else None
+
+    def is_plain(self, response: Response) -> bool:
+        """Tell whether *response* is to the caller what it is, as most of them are: nothing but words."""
+        if self._may_seal_texts or not response.model or len(response.candidates) != self._asked.candidates:
+            return False
+        for candidate in response.candidates:
+            if candidate.detail or candidate.stop == "tool":
+                return False
+            for block in candidate.blocks:
+                if type(block) is not Text or block.seal is not None:
+                    return False
+        return True
 
     def feed(self, events: Iterable[Event]) -> list[Event]:
         """Return what *events*, which have come together, are to the caller."""

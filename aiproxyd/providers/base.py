@@ -408,7 +408,8 @@ class _HTTPAnswer(Answer):
         self._idle_s = limits.idle_s
         self._next_by = first_event_by
         self._deadline = deadline
-        self._patience = Patience(loop)
+        self._loop = loop
+        self._patience: Patience | None = None
 
     @override
     async def read(self) -> bytes:
@@ -416,7 +417,7 @@ class _HTTPAnswer(Answer):
         try:
             chunk = content.read_nowait()
             if not chunk and not content.at_eof():
-                with self._patience.until(min(self._next_by, self._deadline)):
+                with self._limit_wait():
                     chunk = await content.readany()
         except Exception as exc:  # noqa: BLE001  # raised again
             self._raise(exc)
@@ -441,11 +442,12 @@ class _HTTPAnswer(Answer):
             except Exception as exc:
                 refusal = exc
                 raise
-            self._patience.move(min(self._next_by, self._deadline))
+            patience.move(min(self._next_by, self._deadline))
             return is_wanted
 
+        patience = self._limit_wait()
         try:
-            with self._patience.until(min(self._next_by, self._deadline)):
+            with patience:
                 return await content.hand_to(take_in_time)
         except Exception as exc:
             if exc is refusal:
@@ -453,6 +455,12 @@ class _HTTPAnswer(Answer):
             self._raise(exc)
         finally:
             refusal = None  # else it and this frame would hold each other
+
+    def _limit_wait(self) -> Patience:
+        """Return what ends the next wait where nothing comes in time."""
+        if self._patience is None:
+            self._patience = Patience(self._loop)
+        return self._patience.until(min(self._next_by, self._deadline))
 
     def _raise(self, exc: Exception) -> NoReturn:
         """Raise *exc*, under the name that it has here if it is aiohttp's; for the handler of an exception."""
@@ -480,7 +488,8 @@ class _HTTPAnswer(Answer):
 
     @override
     def close(self) -> None:
-        self._patience.close()
+        if self._patience is not None:
+            self._patience.close()
         # Closes the connection unless the body was read to its end; then it is back in the pool already.
         self._response.close()
 

@@ -531,3 +531,52 @@ def test_whatever_was_sealed_comes_back_sealed_so(
     (carried,) = state.carry([Turn("assistant", told.candidates[0].blocks)])
 
     assert sealed_of(carried.blocks) == sealed_of(blocks)
+
+
+# Answers in which there is nothing to do.
+
+WORDS = hub.Response(
+    id="r",
+    model="m",
+    created=1,
+    candidates=(
+        hub.Candidate(blocks=(Text("Hello"), Text("there")), stop="end"),
+        hub.Candidate(blocks=(Text("Hi"),), stop="stop_sequence", stop_sequence="!"),
+    ),
+    usage=hub.Usage(input_tokens=1, output_tokens=2),
+)
+PLAIN_UPSTREAM = make_format("up", seals_on=frozenset(("reasoning",)))
+
+
+def with_first(**changes: Any) -> hub.Response:
+    return replace(WORDS, candidates=(replace(WORDS.candidates[0], **changes), *WORDS.candidates[1:]))
+
+
+@given(st.lists(st.text(min_size=1), min_size=1), st.sampled_from(("end", "length", "stop_sequence", "refusal")))
+def test_what_is_plain_is_what_the_events_would_make_of_it(texts: list[str], stop: hub.Stop) -> None:
+    response = with_first(blocks=tuple(map(Text, texts)), stop=stop)
+    inbound = make(upstream=PLAIN_UPSTREAM)
+
+    assert inbound.is_plain(response)
+    assert hub.fold(inbound.feed(hub.unfold(response))) == response
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        with_first(blocks=(Reasoning("hm"), Text("Hello"))),
+        with_first(blocks=(Text("Hello", seal=SEAL),)),
+        with_first(blocks=(CALL,), stop="tool"),
+        with_first(stop="tool"),
+        with_first(detail="odd"),
+        with_first(blocks=(Opaque("up", "kind", Raw(b"{}")),)),
+        replace(WORDS, model=""),
+        replace(WORDS, candidates=WORDS.candidates * 2),
+    ],
+)
+def test_what_holds_more_than_words_is_told_event_by_event(response: hub.Response) -> None:
+    assert not make(upstream=PLAIN_UPSTREAM).is_plain(response)
+
+
+def test_words_of_an_upstream_that_may_seal_them_are_told_event_by_event() -> None:
+    assert not make(upstream=UPSTREAM).is_plain(WORDS)
