@@ -142,12 +142,17 @@ SAMPLES = {
 }
 """By the option's name; an option without a sample fails the tests."""
 
+
+def name_of(value: Option | str) -> str:
+    return value if isinstance(value, str) else value.name
+
+
 each_option = pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
 each_flag = pytest.mark.parametrize(
-    ("option", "flag"), [(option, flag) for option in OPTIONS for flag in option.flags], ids=str
+    ("option", "flag"), [(option, flag) for option in OPTIONS for flag in option.flags], ids=name_of
 )
 each_variable = pytest.mark.parametrize(
-    ("option", "variable"), [(option, name) for option in OPTIONS for name in option.environment], ids=str
+    ("option", "variable"), [(option, name) for option in OPTIONS for name in option.environment], ids=name_of
 )
 
 

@@ -222,7 +222,7 @@ async def test_a_compressed_upload_is_passed_on_as_it_was_before(
     body = field("model", "alias") + file(BINARY[:100_000]) + END
     headers = FORM | {"Content-Encoding": "gzip"}
     async with http.post(
-        f"{running.url}/v1/audio/transcriptions", data=gzip.compress(body), headers=headers
+        f"{running.url}/v1/audio/transcriptions", data=gzip.compress(body, mtime=0), headers=headers
     ) as response:
         assert response.status == 200
 
@@ -389,7 +389,7 @@ async def test_json_is_read_as_json_whatever_its_type_says(
     upstream.script(OK)
     running = await gateway(upstream_section(upstream, "openai") + ALIAS)
     body = b' {"model":"alias"}'
-    sent = gzip.compress(body) if "Content-Encoding" in headers else body
+    sent = gzip.compress(body, mtime=0) if "Content-Encoding" in headers else body
 
     async with http.post(f"{running.url}/v1/images/generations", data=sent, headers=headers) as response:
         assert response.status == 200
@@ -416,7 +416,7 @@ async def test_what_grows_beyond_the_limit_when_it_is_decompressed_is_refused(
 ) -> None:
     # A gzip bomb: 1 kB that stands for 1 MB.
     running = await gateway(upstream_section(upstream, "openai"), "--max-body-bytes", "100000")
-    bomb = gzip.compress(b" " * 1_000_000)
+    bomb = gzip.compress(b" " * 1_000_000, mtime=0)
 
     async with http.post(
         f"{running.url}/v1/files", data=bomb, headers=headers | {"Content-Encoding": "gzip"}
@@ -602,7 +602,7 @@ async def test_a_limited_key_is_refused_where_no_model_is_named(
         ("", b'{"model":""}', JSON, "does not name one"),
         ("", b'{"model":"other"}', CURL, "the model 'other'"),
         ("", b"model=allowed", CURL, "does not name one"),
-        ("", gzip.compress(b'{"model":"other"}'), {"Content-Encoding": "gzip"}, "the model 'other'"),
+        ("", gzip.compress(b'{"model":"other"}', mtime=0), {"Content-Encoding": "gzip"}, "the model 'other'"),
         ("", field("model", "other") + END, XBOUNDARY, "the model 'other'"),
         ("", field("model", "other") + END, QUOTED_BOUNDARY, "the model 'other'"),
         ("", file(b"x" * 700_000) + END, FORM, "does not name one"),
