@@ -36,6 +36,7 @@ _NO_BODY: Final = (204, 304)
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _SIZES: Final = re.compile(rb"[0-9a-fA-F]+")
 _END_OF_LINE: Final = b"\r\n"
+_ZERO: Final = ord("0")
 
 
 Take: TypeAlias = Callable[[bytes], bool]
@@ -261,10 +262,16 @@ class ChunkedBody(Body):
         if self._rest:
             data, self._rest = self._rest + data, b""
         try:
-            whole = None if self._left or self._has_data or self._is_over else self._split(data)
+            whole = None if self._left or self._has_data or self._is_over else self._take_one(data) or self._split(data)
             self._keep(self._cut(data) if whole is None else whole)
         except ValueError:
             self.fail(HttpProcessingError(message="malformed chunks"))
+
+    def _take_one(self, data: bytes) -> bytes | None:
+        """Return what *data* holds where it is one whole chunk, as each event is that comes by itself; else None."""
+        start = data.find(_END_OF_LINE) + 2
+        is_one = data.endswith(_END_OF_LINE) and _SIZES.fullmatch(data, 0, start - 2) and data[0] != _ZERO
+        return data[start:-2] if is_one and int(data[: start - 2], 16) == len(data) - start - 2 else None
 
     def _split(self, data: bytes) -> bytes | None:
         """Return what *data*, of nothing but whole chunks, holds; None where it is anything else.

@@ -328,6 +328,8 @@ def _write_choice(candidate: Candidate, index: int) -> dict[str, Any]:
 
 
 def _write_message(blocks: Sequence[Block]) -> dict[str, Any]:
+    if len(blocks) == 1 and type(blocks[0]) is Text and not blocks[0].citations:  # as most answers are
+        return {"role": "assistant", "content": blocks[0].text, "refusal": None}
     shown = [show_media(block) if isinstance(block, Media) else block for block in blocks]
     text, offsets = join_texts(shown)
     texts = [block for block in shown if isinstance(block, Text)]
