@@ -26,8 +26,8 @@ async def read_body(request: web.Request) -> bytes:
         BodyTooLarge: longer than ``--max-body-bytes``.
         InvalidRequest: broken off, or compressed in a way that we do not know.
     """
-    limit = request.client_max_size
-    if request.content_length is not None and request.content_length > limit:
+    limit, length = request.client_max_size, request.content_length
+    if length is not None and length > limit:
         raise _too_large(limit)
     try:
         content = request.content

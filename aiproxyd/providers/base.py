@@ -252,9 +252,10 @@ class Provider(ABC):
         departure = Departure()
         try:
             if self._connector is not None and isinstance(body, bytes) and "Via" not in call.headers:
-                connection = await self._connector.reuse()
-                if connection is not None:
-                    return await Exchange(connection, loop).ask(self._heads[key], call.method, url, call.headers, body)
+                handler = self._connector.take()
+                if handler is not None:
+                    exchange = Exchange(self._connector, handler, loop)
+                    return await exchange.ask(self._heads[key], call.method, url, call.headers, body)
             return await self._open_request(call, url, body, key)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
             if not departure.was_too_late() or not isinstance(body, bytes | None):

@@ -1,6 +1,7 @@
 """Connections to upstreams that tell whether a request went out on one that the other side was just closing."""
 
 import functools
+import math
 import time
 from abc import ABC, abstractmethod
 from contextvars import ContextVar
@@ -58,15 +59,37 @@ class Connector(aiohttp.TCPConnector):
         super().__init__(**options)
         handler: type[ResponseHandler] = Handler
         self._factory = functools.partial(handler, loop=self._loop)
-
         self._key: Any = None
+        """What aiohttp knows connections by; all of one session lead to the same upstream."""
 
-    async def reuse(self) -> aiohttp.connector.Connection | None:
-        """Return an open connection that waits for a request; None where there is none.
+    def take(self) -> "Handler | None":
+        """Return an open connection that waits for a request, for `give_back`; None where there is none.
 
-        All that are made lead to one and the same place, that of the upstream whose session this belongs to.
+        As `_get` does, which is a coroutine, and returns a wrapper.
         """
-        return await self._get(self._key, []) if self._key is not None else None
+        waiting = self._conns.get(self._key)
+        departure = _departure.get()
+        if waiting is None or departure is None or departure.is_on_new:
+            return None
+        kept_since = time.monotonic() - (self._keepalive_timeout or math.inf)
+        taken: Handler | None = None
+        while waiting and taken is None:
+            handler, since = waiting.popleft()
+            self._acquired.add(handler)
+            is_usable = since >= kept_since and handler.is_connected() and not handler.should_close
+            if is_usable and isinstance(handler, Handler):
+                taken = handler
+                taken.has_received = False
+                departure.note(taken)
+            else:
+                self._release(self._key, handler, should_close=True)
+        if not waiting:
+            del self._conns[self._key]
+        return taken
+
+    def give_back(self, handler: "Handler", *, is_spent: bool) -> None:
+        """Keep an open connection for the next request; close it if it *is_spent*."""
+        self._release(self._key, handler, should_close=is_spent)
 
     @override
     async def _create_connection(self, *arguments: Any) -> ResponseHandler:

@@ -12,13 +12,12 @@ from collections.abc import Callable, Mapping
 from typing import Final, Protocol, TypeAlias
 
 import aiohttp
-from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 from typing_extensions import override
 from yarl import URL
 
-from aiproxyd.providers.connector import Handler, Receiver
+from aiproxyd.providers.connector import Connector, Handler, Receiver
 
 MAX_JOINED_BYTES: Final = 64 * 1024
 """Longest body that is copied behind its head, so that both go out at once."""
@@ -349,14 +348,14 @@ class Exchange(Receiver):
     headers: Mapping[str, str]
     content: Content
 
-    def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
-        """Take a *connection* on which nothing is under way."""
-        self._connection: Connection | None = connection
+    def __init__(self, connector: Connector, handler: Handler, loop: asyncio.AbstractEventLoop) -> None:
+        """Take a connection, *handler*, on which nothing is under way, and where it is given back."""
+        self._connector = connector
+        self._handler: Handler | None = handler
         self._loop = loop
         self._head = b""
         self._began: asyncio.Future[None] = loop.create_future()
         self._body: Body | None = None
-        self._handler: Handler | None = None
 
     async def ask(self, head: Head, method: str, url: URL, headers: CIMultiDict[str], body: bytes) -> "Exchange":
         """Send a request, wait for the head of its answer, and return this; closed where that fails.
@@ -377,10 +376,9 @@ class Exchange(Receiver):
         return self
 
     def _send(self, head: bytes, body: bytes) -> Handler:
-        handler = self._connection.protocol if self._connection is not None else None
-        if not isinstance(handler, Handler) or handler.transport is None:
+        handler = self._handler
+        if handler is None or handler.transport is None:
             raise aiohttp.ServerDisconnectedError  # it ended just now
-        self._handler = handler
         handler.receiver = self
         if len(body) <= MAX_JOINED_BYTES:
             handler.transport.write(head + body)
@@ -458,25 +456,18 @@ class Exchange(Receiver):
         return body
 
     def _end(self) -> None:
-        """Put the connection back, with whose answer nothing more will come."""
-        connection = self._let_go()
-        if connection is None:
-            return
-        transport = connection.transport
-        if transport is not None and transport.get_write_buffer_size():
-            connection.close()  # answered before it has got everything: what is left of the request is still to go out
-        else:
-            connection.release()
+        """Give the connection back, with whose answer nothing more will come."""
+        handler = self._handler
+        if handler is not None:
+            # Answered before it has got everything: what is left of the request is still to go out.
+            is_spent = handler.transport is None or handler.transport.get_write_buffer_size() > 0
+            self._let_go(handler, is_spent=is_spent)
 
     def close(self) -> None:
         """Let go of the connection, if the answer has not come to its end: nobody waits for the rest."""
-        connection = self._let_go()
-        if connection is not None:
-            connection.close()
+        if self._handler is not None:
+            self._let_go(self._handler, is_spent=True)
 
-    def _let_go(self) -> Connection | None:
-        connection, self._connection = self._connection, None
-        handler, self._handler = self._handler, None
-        if handler is not None:
-            handler.receiver = None
-        return connection
+    def _let_go(self, handler: Handler, *, is_spent: bool) -> None:
+        self._handler = handler.receiver = None
+        self._connector.give_back(handler, is_spent=is_spent)

@@ -259,6 +259,32 @@ async def test_what_comes_behind_an_answer_is_not_taken_for_the_next_one(
     assert server.connections == 3
 
 
+async def test_a_connection_on_which_something_came_unasked_is_not_used_again(
+    server: Server, session: aiohttp.ClientSession
+) -> None:
+    provider = make(server, session)
+    await warm_up(server, provider, [WELL, PAUSE, b"HTTP/1.1 408 Late\r\nContent-Length: 0\r\n\r\n"])
+    await ask(provider)
+    await asyncio.sleep(0.1)
+
+    await warm_up(server, provider, [])
+    assert server.connections == 2
+
+
+async def test_a_connection_that_has_waited_for_too_long_is_not_used_again(server: Server) -> None:
+    connector = Connector(keepalive_timeout=0.05)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        provider = make(server, session)
+        await warm_up(server, provider, [WELL])
+        await ask(provider)
+        assert server.connections == 1
+        await asyncio.sleep(0.08)  # aiohttp itself closes it a second later
+
+        assert connector.take() is None
+        await warm_up(server, provider, [])
+    assert server.connections == 2
+
+
 async def test_a_request_goes_out_as_by_aiohttp(server: Server, session: aiohttp.ClientSession) -> None:
     provider = make(server, session)
     headers = {"Content-Type": "application/json", "x-odd": b"\xc3\xa4\xff".decode("utf-8", "surrogateescape")}
