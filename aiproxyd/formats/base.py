@@ -38,6 +38,7 @@ _PATH: Final = re.compile(r" - at `(\$.*)`$")
 _name: Final = msgspec.json.Decoder(str)
 _any_json: Final = msgspec.json.Decoder()
 _members: Final = msgspec.json.Decoder(dict[str, Raw])
+_SAFE_NAME: Final = re.compile(r"[A-Za-z0-9._~/:@-]*")
 _raws: Final = msgspec.json.Decoder(list[Raw])
 
 T = TypeVar("T")
@@ -476,7 +477,7 @@ def encode_deep(value: object) -> bytes | None:
 
 def quote_model(name: str) -> str:
     """Return a model's *name* as a part of a path; ``/``, ``:`` and ``@`` belong to names."""
-    return quote(name, safe="/:@")
+    return name if _SAFE_NAME.fullmatch(name) else quote(name, safe="/:@")
 
 
 def keep_members(body: bytes, names: Collection[str]) -> bytes:

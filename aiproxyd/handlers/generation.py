@@ -64,7 +64,7 @@ def _endpoint(path: str, fmt: Format, calls: Dispatcher | CachedCalls, kind: Kin
 def _gemini_endpoint(calls: Dispatcher | CachedCalls) -> Handler:
     async def handler(request: web.Request) -> web.StreamResponse:
         prefix, _, tail = request.rel_url.raw_path.partition("/models/")
-        model, _, method = unquote(tail).rpartition(":")
+        model, _, method = (unquote(tail) if "%" in tail else tail).rpartition(":")
         if not (model and method.isalpha()):
             raise UnknownPath("write /models/MODEL:METHOD, for example :generateContent")
         body = await read_body(request)

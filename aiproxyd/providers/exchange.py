@@ -9,6 +9,7 @@ makes three calls for each chunk, and in streams each event is one. Answers with
 import asyncio
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Final, Protocol, TypeAlias
 
 import aiohttp
@@ -243,6 +244,33 @@ class Body:
             self._news.set_result(None)
 
 
+@lru_cache(maxsize=4096)
+def _read_size(line: bytes) -> int:
+    if not _SIZES.fullmatch(line):
+        raise ValueError
+    return int(line, 16)
+
+
+def _cut_whole(data: bytes, contents: list[bytes]) -> int:
+    """Put into *contents* what the whole chunks hold that *data* begins with; return where they end.
+
+    Raises:
+        ValueError: the size of one cannot be read.
+    """
+    at = 0
+    while (end := data.find(_END_OF_LINE, at)) >= 0:
+        line = data[at:end]
+        if b";" in line:
+            break
+        start = end + 2
+        stop = start + _read_size(line)
+        if stop == start or not data.startswith(_END_OF_LINE, stop):
+            break
+        contents.append(data[start:stop])
+        at = stop + 2
+    return at
+
+
 class ChunkedBody(Body):
     """The body of an answer that comes in chunks: https://www.rfc-editor.org/rfc/rfc9112.html#section-7.1."""
 
@@ -275,8 +303,11 @@ class ChunkedBody(Body):
     def _split(self, data: bytes) -> bytes | None:
         """Return what *data*, of nothing but whole chunks, holds; None where it is anything else.
 
-        In a fifth of the time of `_cut`.
+        In half the time of `_cut`.
         """
+        second = data.find(_END_OF_LINE, data.find(_END_OF_LINE) + 2)
+        if data.find(_END_OF_LINE, second + 2, second + 4) == second + 2:
+            return None  # Gemini's events hold line ends of this kind
         pieces = data.split(_END_OF_LINE)
         if len(pieces) < 5 or pieces.pop():
             return None
@@ -301,7 +332,7 @@ class ChunkedBody(Body):
             ValueError: it is malformed.
         """
         contents: list[bytes] = []
-        at = 0
+        at = 0 if self._left or self._has_data or self._is_over else _cut_whole(data, contents)
         while at < len(data) and not self.is_complete:
             if self._left:
                 content = data[at : at + self._left]
@@ -333,10 +364,7 @@ class ChunkedBody(Body):
                 raise ValueError
             self._has_data = False
         else:
-            size, _, _ = line.partition(b";")
-            if not _SIZES.fullmatch(size):
-                raise ValueError
-            self._left = int(size, 16)
+            self._left = _read_size(line.partition(b";")[0])
             self._has_data = self._left > 0
             self._is_over = not self._left
 
