@@ -14,9 +14,6 @@ MAX_GROWTH: Final = 0.05
 """By how much of what it was after the warm-up memory may be larger at the end, at rest both times."""
 MAX_GROWTH_QUICK: Final = 0.1
 """The same for short runs, whose warm-up is too short for every cache to fill: they show coarse leaks only."""
-FILLING_KIB: Final = 8 * 1024
-"""What tables may still take that are bounded by number, and full only long after the warm-up: 20,000 questions that
-the cache knows (5 MB), 10,000 conversations (3 MB). A leak of 400 bytes a request is seen in ten minutes."""
 MAX_SWELL: Final = 0.5
 """The same under load. The C library keeps pages of which it gave out a part, so that one moment in which many large
 answers come together is seen for minutes: up to a third of all memory, which then goes down again."""
@@ -87,8 +84,7 @@ def find_trend(points: Sequence[tuple[float, float]], warm_up_s: float) -> Trend
 
 def judge_growth(warm: Sample, after: Sample, max_growth: float) -> list[str]:
     """Return what is wrong with the memory *after* the load, beside that when it was *warm*; both at rest."""
-    trend = Trend(warm.trimmed_kib, after.trimmed_kib - FILLING_KIB)
-    return _tell_growth(f"memory at rest, without {FILLING_KIB // 1024} MB for tables,", trend, max_growth)
+    return _tell_growth("memory at rest", Trend(warm.trimmed_kib, after.trimmed_kib), max_growth)
 
 
 def judge_swell(samples: Sequence[Sample], warm_up_s: float, max_growth: float = MAX_SWELL) -> list[str]:

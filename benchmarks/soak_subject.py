@@ -19,11 +19,18 @@ from typing import Final
 
 import msgspec
 
+from aiproxyd.cache import questions
 from aiproxyd.commands.serve import GC_THRESHOLDS, start
 from aiproxyd.config import load_settings
+from aiproxyd.conversion.memory import Memory
+from aiproxyd.routing import affinity
 from aiproxyd.telemetry.logs import AccessLog, set_up_logging
 
 TOP_TYPES: Final = 20
+TABLE_SIZE: Final = 500
+"""Bound of the tables of questions that the cache knows, and of conversations."""
+MEMORY_BYTES: Final = 512 * 1024
+"""Bound of what is kept of models' thoughts."""
 
 _STATES: Final = {
     "01": "established",
@@ -59,6 +66,7 @@ class _MallInfo(ctypes.Structure):
 
 def run(path: str, arguments: Sequence[str]) -> int:
     """Serve, and tell on the Unix socket *path*, until SIGTERM."""
+    shrink_tables()
     settings = load_settings(arguments)
     set_up_logging(settings.log_level, settings.log_format)
     try:
@@ -82,6 +90,16 @@ def run(path: str, arguments: Sequence[str]) -> int:
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(serve())
     return 0
+
+
+def shrink_tables() -> None:
+    """Give the tables that are bounded by number small bounds, so that they are full by the end of the warm-up.
+
+    Else they would fill all through the run, and what leaks could not be told from that.
+    """
+    # Tables have no options: nobody needs to set them but this.
+    questions.MAX_KNOWN = affinity.MAX_CONVERSATIONS = TABLE_SIZE  # type: ignore[misc]
+    Memory.__init__.__defaults__ = (MEMORY_BYTES, *(Memory.__init__.__defaults__ or ())[1:])
 
 
 async def _tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
