@@ -1,13 +1,12 @@
 """How a target is asked what a caller asks: with the caller's own bytes, with these cleaned, or converted."""
 
 from collections.abc import Mapping
-from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from aiproxyd.attempt import Request, write_call
-from aiproxyd.capabilities import Capabilities
+from aiproxyd.capabilities import MAX_NAME_CHARS, MAX_REMEMBERED, Capabilities
 from aiproxyd.config import Target
 from aiproxyd.conversion import Crossing, Memory, rewrite_request
 from aiproxyd.errors import InvalidRequest
@@ -17,9 +16,6 @@ from aiproxyd.formats.codec import Losses
 from aiproxyd.keyring import Principal
 from aiproxyd.providers.base import Call, Provider
 from aiproxyd.routing.catalogue import Catalogue
-
-MAX_REMEMBERED: Final = 1024
-"""Models whose capabilities are remembered; callers choose names freely."""
 
 
 class Asking(Struct):
@@ -131,10 +127,12 @@ class Interpreter:
         place = (request.model, target, name)
         found = self._capabilities.get(place)
         if found is None:
+            capabilities = self._providers[target.upstream].find_capabilities(target.model, name)
+            found = self._catalogue.adjust(request.model, capabilities)
             if len(self._capabilities) >= MAX_REMEMBERED:
                 self._capabilities.clear()
-            capabilities = self._providers[target.upstream].find_capabilities(target.model, name)
-            found = self._capabilities[place] = self._catalogue.adjust(request.model, capabilities)
+            if len(request.model) <= MAX_NAME_CHARS:
+                self._capabilities[place] = found
         return found
 
     def _clean(self, request: Request, target: Target, principal: Principal, losses: Losses) -> Request:

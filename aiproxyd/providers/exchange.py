@@ -34,7 +34,8 @@ _HEAD: Final = re.compile(
 )
 _NO_BODY: Final = (204, 304)
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
-_SIZES: Final = re.compile(rb"[0-9a-fA-F]+")
+_SIZE: Final = re.compile(rb"[0-9a-fA-F]{1,16}")
+_DIGITS: Final = re.compile(rb"[0-9a-fA-F]+")
 _END_OF_LINE: Final = b"\r\n"
 _ZERO: Final = ord("0")
 
@@ -246,7 +247,7 @@ class Body:
 
 @lru_cache(maxsize=4096)
 def _read_size(line: bytes) -> int:
-    if not _SIZES.fullmatch(line):
+    if not _SIZE.fullmatch(line):
         raise ValueError
     return int(line, 16)
 
@@ -297,7 +298,7 @@ class ChunkedBody(Body):
     def _take_one(self, data: bytes) -> bytes | None:
         """Return what *data* holds where it is one whole chunk, as each event is that comes by itself; else None."""
         start = data.find(_END_OF_LINE) + 2
-        is_one = data.endswith(_END_OF_LINE) and _SIZES.fullmatch(data, 0, start - 2) and data[0] != _ZERO
+        is_one = data.endswith(_END_OF_LINE) and _SIZE.fullmatch(data, 0, start - 2) and data[0] != _ZERO
         return data[start:-2] if is_one and int(data[: start - 2], 16) == len(data) - start - 2 else None
 
     def _split(self, data: bytes) -> bytes | None:
@@ -317,7 +318,7 @@ class ChunkedBody(Body):
         else:
             is_last = False
         lines, contents = pieces[::2], pieces[1::2]
-        if len(lines) != len(contents) or b"" in lines or not _SIZES.fullmatch(b"".join(lines)):
+        if len(lines) != len(contents) or b"" in lines or not _DIGITS.fullmatch(b"".join(lines)):
             return None
         sizes = [int(line, 16) for line in lines]
         if sizes != list(map(len, contents)) or 0 in sizes:
