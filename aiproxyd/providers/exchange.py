@@ -427,6 +427,8 @@ class Exchange(Receiver):
     @override
     def feed(self, data: bytes) -> None:
         if self._body is None:
+            if self._began.done():
+                return  # given up in this moment: whoever asked has not run since, and will close the connection
             self._head = self._head + data if self._head else data
             end = self._head.find(b"\r\n\r\n") + 4
             if end < 4 and len(self._head) <= MAX_HEAD_BYTES and not _has_lone_feed(self._head):

@@ -2,6 +2,8 @@
 
 import asyncio
 import gzip
+import socket
+import threading
 import time
 import zlib
 from collections.abc import AsyncIterator, Sequence
@@ -331,6 +333,41 @@ async def test_a_call_that_is_given_up_closes_its_connection(server: Server, ses
         assert task.cancelled()
         await warm_up(server, provider, [])
         assert server.connections == opened + 1
+
+
+async def test_an_answer_may_come_in_the_moment_in_which_its_call_is_given_up(
+    session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    # In a thread of its own, so that it can answer while the event loop stands still.
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        may_answer = threading.Event()
+        thread = threading.Thread(target=answer_twice, args=(listener, may_answer))
+        thread.start()
+        server = Server()
+        server.url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        provider = make(server, session)
+        assert await ask(provider) == (200, [("content-length", "2")], b"ok")
+
+        task = asyncio.ensure_future(ask(provider))
+        await asyncio.sleep(0.05)
+        may_answer.set()
+        thread.join()
+        asyncio.get_running_loop().call_soon(task.cancel)  # before what has come by now is read
+        await asyncio.wait([task])
+
+    assert task.cancelled()
+    await asyncio.sleep(0.05)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def answer_twice(listener: socket.socket, may_answer: threading.Event) -> None:
+    connection, _ = listener.accept()
+    with connection:
+        connection.recv(10_000)
+        connection.sendall(WELL)
+        connection.recv(10_000)
+        may_answer.wait(5)
+        connection.sendall(WELL)
 
 
 async def test_an_answer_that_comes_before_the_request_has_gone_out_ends_its_connection(
