@@ -131,7 +131,7 @@ class Interpreter:
             found = self._catalogue.adjust(request.model, capabilities)
             if len(self._capabilities) >= MAX_REMEMBERED:
                 self._capabilities.clear()
-            if len(request.model) <= MAX_NAME_CHARS:
+            if len(request.model) <= MAX_NAME_CHARS and len(target.model) <= MAX_NAME_CHARS:
                 self._capabilities[place] = found
         return found
 

@@ -315,8 +315,13 @@ class RelayedStream(LiveStream):
 
     @override
     async def relay(self, sink: Sink) -> None:
+        is_ours = False
+
         def take(chunk: bytes) -> bool:
+            nonlocal is_ours
+            is_ours = True  # as long as it is being looked at
             block = self._pass(chunk)
+            is_ours = False
             return not block or sink.write(block)
 
         while not self._is_over:
@@ -324,7 +329,7 @@ class RelayedStream(LiveStream):
                 is_full = await self._answer.hand_to(take)
             except UpstreamError:
                 self._tap.finish()
-                if not self._tap.is_complete:
+                if is_ours or not self._tap.is_complete:
                     raise
                 is_full = False
             if is_full:

@@ -571,7 +571,7 @@ class _Loader:
             host=options.host,
             port=options.port,
             unix_socket=Path(options.unix_socket) if options.unix_socket else None,
-            workers=options.workers,
+            workers=self._read_workers(options.workers),
             shutdown_timeout_s=options.shutdown_timeout,
             max_body_bytes=options.max_body_bytes,
             log_level=options.log_level,
@@ -812,6 +812,12 @@ class _Loader:
         if lines.strategy != "weighted":
             self._problems.append(f"{place}: weights only count with `strategy = weighted`")
         return weights
+
+    def _read_workers(self, count: int) -> int:
+        cores = os.cpu_count() or 1
+        if count > max(cores, 1):
+            self._warnings.append(f"workers: {count} processes gain nothing over one for each CPU core ({cores})")
+        return count
 
     def _read_cache(self, options: argparse.Namespace, sections: Mapping[str, Section]) -> CacheSettings:
         url: str | None = options.redis_url

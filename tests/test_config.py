@@ -1271,3 +1271,9 @@ def test_a_wrong_word_about_the_cache_is_a_problem(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"config.ini:5: cache-scope: 'all' is not key or shared"):
         load_settings(["--config", str(path)], {})
+
+
+def test_more_processes_than_cores_are_told_of() -> None:
+    assert load_settings(["--demo", "--workers", "1"], {}).warnings == ()
+    (warning,) = load_settings(["--demo", "--workers", "1024"], {}).warnings
+    assert warning.startswith("workers: 1024 processes gain nothing over one for each CPU core (")

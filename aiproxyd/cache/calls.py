@@ -22,7 +22,7 @@ from aiproxyd.hub import Response, Usage
 from aiproxyd.keyring import Principal
 from aiproxyd.providers.base import Answer
 from aiproxyd.routing.catalogue import Catalogue
-from aiproxyd.routing.faults import FINAL, judge
+from aiproxyd.routing.faults import FINAL, Fault, judge
 from aiproxyd.tasks import spawn
 from aiproxyd.telemetry.metrics import Family
 from aiproxyd.telemetry.records import CallRecord
@@ -68,9 +68,7 @@ class CachedCalls:
         """
         wishes, caller = request.wishes, Caller(request, principal, record)
         if request.kind != "generate":
-            if wishes.only_if_cached:
-                raise self._refuse("this is never answered from the cache", record)
-            return await self._dispatcher.send(request, principal, record)
+            return await self._pass(caller, "bypass")
         question = None
         if not wishes.no_store:
             route = await self._catalogue.resolve(request.model, principal)
@@ -361,8 +359,11 @@ def _find_error(flight: Flight, question: Question, *, is_last: bool) -> ProxyEr
     if flight.error is None or flight.is_abandoned:
         return None
     is_same = flight.digest == question.digest
-    is_about_request = not isinstance(flight.error, UpstreamError) or judge(flight.error) in FINAL
-    if not (is_same if is_about_request else is_last):
+    fault = judge(flight.error) if isinstance(flight.error, UpstreamError) else None
+    is_about_request = fault is None or fault in FINAL
+    # What is used up has been waited for already, as long as that made sense.
+    is_for_all = is_last or fault is Fault.LIMIT
+    if not (is_same if is_about_request else is_for_all):
         return None
     error = flight.error.copy()
     if isinstance(error, UpstreamRefusal) and not is_same:

@@ -5,7 +5,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -76,16 +76,21 @@ class Connector(aiohttp.TCPConnector):
         while waiting and taken is None:
             handler, since = waiting.popleft()
             self._acquired.add(handler)
-            is_usable = since >= kept_since and handler.is_connected() and not handler.should_close
-            if is_usable and isinstance(handler, Handler):
+            if since >= kept_since and handler.is_connected() and _is_quiet(handler):
                 taken = handler
-                taken.has_received = False
+                taken.is_waiting = taken.has_received = False
                 departure.note(taken)
             else:
                 self._release(self._key, handler, should_close=True)
         if not waiting:
             del self._conns[self._key]
         return taken
+
+    @override
+    def _release(self, key: Any, protocol: ResponseHandler, *, should_close: bool = False) -> None:
+        if isinstance(protocol, Handler):
+            protocol.is_waiting = True
+        super()._release(key, protocol, should_close=should_close)
 
     def give_back(self, handler: "Handler", *, is_spent: bool) -> None:
         """Keep an open connection for the next request; close it if it *is_spent*."""
@@ -108,13 +113,18 @@ class Connector(aiohttp.TCPConnector):
         # What came while it was waiting, such as a 408 for having waited, would be taken for the next call's answer.
         while (connection := await super()._get(*arguments)) is not None:
             handler = connection.protocol
-            if isinstance(handler, Handler) and not handler.should_close:
-                handler.has_received = False
+            if handler is not None and _is_quiet(handler):
+                handler.is_waiting = handler.has_received = False
                 if departure is not None:
                     departure.note(handler)
                 break
             connection.close()
         return connection
+
+
+def _is_quiet(handler: ResponseHandler) -> "TypeGuard[Handler]":
+    """Tell whether nothing has come on a waiting connection, not even a part of what nobody had asked for."""
+    return isinstance(handler, Handler) and not handler.is_disturbed and not handler.should_close
 
 
 class Receiver(ABC):
@@ -134,12 +144,18 @@ class Handler(ResponseHandler):
 
     has_received = False
     """Whether anything has come since the last request went out."""
+    is_waiting = False
+    """Whether no request is under way."""
+    is_disturbed = False
+    """Whether something came nevertheless, be it a part of an answer."""
     receiver: Receiver | None = None
     """Who reads what comes, instead of aiohttp."""
 
     @override
     def data_received(self, data: bytes) -> None:
         self.has_received = True
+        if self.is_waiting and data:  # aiohttp calls itself without, to go on where it had paused
+            self.is_disturbed = True
         if self.receiver is not None:
             self.receiver.feed(data)
         else:

@@ -14,6 +14,7 @@ from typing import Final, Protocol, TypeAlias
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import EMPTY_PAYLOAD
 from multidict import CIMultiDict
 from typing_extensions import override
 from yarl import URL
@@ -21,7 +22,7 @@ from yarl import URL
 from aiproxyd.providers.connector import Connector, Handler, Receiver
 
 MAX_JOINED_BYTES: Final = 64 * 1024
-"""Longest body that is copied behind its head, so that both go out at once."""
+"""Longest body that is copied behind its head, so that both go out at once; longer ones go in pieces of that size."""
 READ_BUFFER_BYTES: Final = 256 * 1024
 """How much of an answer waits to be read before its upstream has to."""
 MAX_HEAD_BYTES: Final = 8 * 1024
@@ -38,6 +39,8 @@ _SIZE: Final = re.compile(rb"[0-9a-fA-F]{1,16}")
 _DIGITS: Final = re.compile(rb"[0-9a-fA-F]+")
 _END_OF_LINE: Final = b"\r\n"
 _ZERO: Final = ord("0")
+_BLANKS: Final = b" \t"
+"""Some servers write sizes of one width; aiohttp takes them, too."""
 
 
 Take: TypeAlias = Callable[[bytes], bool]
@@ -104,9 +107,8 @@ def _write_lines(headers: Mapping[str, str]) -> str:
 
 
 def _has_lone_feed(head: bytes) -> bool:
-    """Tell whether the first line ends as it should not; some servers' do."""
-    end = head.find(b"\n")
-    return end >= 0 and head[end - 1 : end] != b"\r"
+    """Tell whether a line ends as it should not; some servers' do."""
+    return head.count(b"\n") != head.count(b"\r\n")
 
 
 class Body:
@@ -137,6 +139,11 @@ class Body:
         self._left -= len(data)
         self.is_complete = not self._left
         self._keep(data)
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether no more of it can come, although something should."""
+        return self._error is not None
 
     def fail(self, error: aiohttp.ClientError | HttpProcessingError) -> None:
         """Note that no more comes, although something should."""
@@ -264,7 +271,7 @@ def _cut_whole(data: bytes, contents: list[bytes]) -> int:
         if b";" in line:
             break
         start = end + 2
-        stop = start + _read_size(line)
+        stop = start + _read_size(line.rstrip(_BLANKS))
         if stop == start or not data.startswith(_END_OF_LINE, stop):
             break
         contents.append(data[start:stop])
@@ -287,6 +294,8 @@ class ChunkedBody(Body):
 
     @override
     def feed(self, data: bytes) -> None:
+        if self._error is not None:
+            return  # nobody knows any more what it belongs to
         if self._rest:
             data, self._rest = self._rest + data, b""
         try:
@@ -344,7 +353,7 @@ class ChunkedBody(Body):
             end = data.find(_END_OF_LINE, at)
             if end < 0:
                 self._rest = data[at:]
-                if len(self._rest) > MAX_LINE_BYTES:
+                if len(self._rest) > MAX_LINE_BYTES or (b"\n" in self._rest and not self._is_over):
                     raise ValueError
                 return b"".join(contents)
             self._read_line(data[at:end])
@@ -365,7 +374,7 @@ class ChunkedBody(Body):
                 raise ValueError
             self._has_data = False
         else:
-            self._left = _read_size(line.partition(b";")[0])
+            self._left = _read_size(line.partition(b";")[0].rstrip(_BLANKS))
             self._has_data = self._left > 0
             self._is_over = not self._left
 
@@ -413,13 +422,15 @@ class Exchange(Receiver):
             handler.transport.write(head + body)
         else:
             handler.transport.write(head)
-            handler.transport.write(body)
+            # In pieces: of one that it has handed on, TLS does not know any more whether it has gone out.
+            for at in range(0, len(body), MAX_JOINED_BYTES):
+                handler.transport.write(body[at : at + MAX_JOINED_BYTES])
         return handler
 
     async def _read_from(self, handler: Handler) -> None:
         """Have aiohttp read the answer."""
         message, payload = await handler.read()
-        while 100 <= message.code < 200:
+        while 100 <= message.code < 200 and message.code != 101:  # behind which no other comes
             message, payload = await handler.read()
         self.status, self.headers, self.content = message.code, message.headers, payload
         payload.on_eof(self._end)
@@ -441,9 +452,9 @@ class Exchange(Receiver):
             data, self._head = self._head[end:], b""
         body = self._body
         body.feed(data)
+        if self._handler is not None and (body.has_surplus or body.is_broken):
+            self._handler.force_close()  # what comes would be taken for the next answer
         if body.is_complete:
-            if body.has_surplus and self._handler is not None:
-                self._handler.force_close()  # it would be taken for the next answer
             self._end()
 
     @override
@@ -474,7 +485,7 @@ class Exchange(Receiver):
         self.status, self.headers = int(found[1]), headers
         if self.status in _NO_BODY or "Content-Encoding" in headers or "Upgrade" in headers:
             return None
-        if headers.get("Connection", "keep-alive").lower() != "keep-alive":
+        if any([value.lower() != "keep-alive" for value in headers.getall("Connection", ())]):
             return None
         codings, lengths = headers.getall("Transfer-Encoding", ()), headers.getall("Content-Length", ())
         body: Body | None = None
@@ -498,6 +509,7 @@ class Exchange(Receiver):
         """Let go of the connection, if the answer has not come to its end: nobody waits for the rest."""
         if self._handler is not None:
             self._let_go(self._handler, is_spent=True)
+            self.content = EMPTY_PAYLOAD  # else it, which is to tell us of its end, and this would hold each other
 
     def _let_go(self, handler: Handler, *, is_spent: bool) -> None:
         self._handler = handler.receiver = None

@@ -402,3 +402,25 @@ async def test_a_long_stream_is_read_as_it_comes_and_not_all_at_its_end(
     assert "hit" in again.cache
     assert again.text == "word" * 20_000
     assert longest_s < 0.03
+
+
+async def test_a_rate_limit_is_told_to_all_who_have_waited(upstream: Upstream, gateway: StartGateway) -> None:
+    upstream.respond(lambda _: Reply(b'{"error":{"message":"slow down"}}', status=429, wait_s=0.2))
+    running = await gateway(upstream_section(upstream, "openai"), *ON, "--retries", "0")
+
+    async with aiohttp.ClientSession() as many:
+        answers = await asyncio.gather(*(ask(many, running) for _ in range(5)))
+
+    assert [answer.status for answer in answers] == [429] * 5
+    assert len(upstream.received) == 1
+
+
+async def test_what_is_never_kept_says_so(
+    upstream: Upstream, gateway: StartGateway, http: aiohttp.ClientSession
+) -> None:
+    upstream.script(Reply(b'{"object":"list","data":[],"model":"m","usage":{"prompt_tokens":1,"total_tokens":1}}'))
+    running = await gateway(upstream_section(upstream, "openai"), *ON)
+
+    async with http.post(running.url + "/v1/embeddings", json={"model": "m", "input": "a"}) as response:
+        assert (response.status, response.headers["Cache-Status"]) == (200, "aiproxyd; fwd=bypass")
+    assert " cache=bypass" in running.log()

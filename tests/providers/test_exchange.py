@@ -1,6 +1,7 @@
 """The short way to an upstream: on an open connection, whatever comes means what it means to aiohttp's client."""
 
 import asyncio
+import gc
 import gzip
 import socket
 import threading
@@ -19,10 +20,10 @@ from typing_extensions import override
 from yarl import URL
 
 from aiproxyd.config import Secret, TimeLimits, UpstreamSettings
-from aiproxyd.errors import ProxyError, UpstreamTimeout
+from aiproxyd.errors import ProxyError, UpstreamGarbage, UpstreamTimeout
 from aiproxyd.providers.base import Answer, Call
-from aiproxyd.providers.connector import Connector
-from aiproxyd.providers.exchange import READ_BUFFER_BYTES, Body, ChunkedBody, Head
+from aiproxyd.providers.connector import Connector, Handler
+from aiproxyd.providers.exchange import READ_BUFFER_BYTES, Body, ChunkedBody, Exchange, Head
 from aiproxyd.providers.openai import OpenAIProvider
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -51,7 +52,14 @@ ANSWERS: dict[str, Sequence[bytes]] = {
     "headers in any case": [OK + b"cOnTeNt-LeNgTh:2\r\nCONTENT-TYPE:\ttext/plain \r\n\r\nok"],
     "header values of any bytes": [OK + b"Content-Length: 2\r\nx-odd: \xc3\xa4\xff\r\n\r\nok"],
     "the same header twice": [OK + b"Content-Length: 2\r\nx-a: 1\r\nX-A: 2\r\n\r\nok"],
+    "sizes of one width": [CHUNKED + b"5  \r\nhello\r\n6\t\r\n world\r\n0  \r\n\r\n"],
+    "sizes of one width, in pieces": [CHUNKED + b"5  ", PAUSE, b"\r\nhello\r\n0   \r\n\r\n"],
     # What is left to aiohttp:
+    "a line feed in the middle of a head": [OK + b"Content-Length: 2\n\nok"],
+    "two words about the connection": [
+        OK + b"Connection: keep-alive\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
+        CLOSE,
+    ],
     "until the end": [OK + TYPE + b"\r\nhello", CLOSE],
     "until the end, in pieces": [OK + b"\r\nhel", PAUSE, b"lo", CLOSE],
     "the old protocol": [b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello", CLOSE],
@@ -69,6 +77,7 @@ ANSWERS: dict[str, Sequence[bytes]] = {
     "a folded header": [OK + b"x-a: 1\r\n 2\r\nContent-Length: 2\r\n\r\nok"],
     "lone line feeds": [b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok"],
     # What is wrong:
+    "chunks with line feeds alone": [CHUNKED + b"5\nhello\n0\n\n"],
     "nothing": [CLOSE],
     "a reset": [RESET],
     "half a status": [b"HTTP/1.1 20", PAUSE, CLOSE],
@@ -261,11 +270,12 @@ async def test_what_comes_behind_an_answer_is_not_taken_for_the_next_one(
     assert server.connections == 3
 
 
+@pytest.mark.parametrize("unasked", [b"HTTP/1.1 408 Late\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 408 La"])
 async def test_a_connection_on_which_something_came_unasked_is_not_used_again(
-    server: Server, session: aiohttp.ClientSession
+    unasked: bytes, server: Server, session: aiohttp.ClientSession
 ) -> None:
     provider = make(server, session)
-    await warm_up(server, provider, [WELL, PAUSE, b"HTTP/1.1 408 Late\r\nContent-Length: 0\r\n\r\n"])
+    await warm_up(server, provider, [WELL, PAUSE, unasked])
     await ask(provider)
     await asyncio.sleep(0.1)
 
@@ -413,6 +423,62 @@ async def test_what_the_taker_raises_is_its_own(server: Server, session: aiohttp
     assert server.connections == 2  # the second was left in the middle of its answer
 
 
+async def test_what_follows_on_a_malformed_chunk_is_no_part_of_the_answer(
+    server: Server, session: aiohttp.ClientSession
+) -> None:
+    provider = make(server, session)
+    await warm_up(
+        server,
+        provider,
+        [CHUNKED + b"5\r\nhello\r\n", PAUSE, b"zz\r\nLOST\r\n", PAUSE, b"5\r\nworld\r\n0\r\n\r\n"],
+    )
+    answer = await provider.send(Call(path="/v1/x", headers=CIMultiDict(), body=b"{}"), time.monotonic() + 5)
+    assert await answer.hand_to(lambda _: False)
+    await asyncio.sleep(0.1)  # as long as a slow caller takes
+
+    with pytest.raises(UpstreamGarbage):
+        await answer.hand_to(lambda _: True)
+    answer.close()
+    await warm_up(server, provider, [])
+    assert server.connections == 2
+
+
+async def test_an_answer_that_aiohttp_reads_is_gone_when_it_is_left(
+    server: Server, session: aiohttp.ClientSession
+) -> None:
+    provider = make(server, session)
+    await warm_up(server, provider, [OK + b"\r\nhello"])
+    gc.collect()
+    gc.disable()
+    try:
+        answer = await provider.send(Call(path="/v1/x", headers=CIMultiDict(), body=b"{}"), time.monotonic() + 5)
+        answer.close()
+        del answer
+        await asyncio.sleep(0.05)
+        assert [each for each in gc.get_objects() if isinstance(each, Exchange)] == []
+    finally:
+        gc.enable()
+
+
+async def test_long_bodies_go_out_in_pieces_that_are_counted_until_they_have(session: aiohttp.ClientSession) -> None:
+    # A TLS connection knows of what it has handed on no more: all of a long body at once would be handed on at once.
+    line = Line()
+    connector = session.connector
+    assert isinstance(connector, Connector)
+    handler = Handler(asyncio.get_running_loop())
+    handler.connection_made(line)
+    exchange = Exchange(connector, handler, asyncio.get_running_loop())
+    asking = asyncio.ensure_future(
+        exchange.ask(Head({}, {}), "POST", URL("http://host/x"), CIMultiDict(), b"x" * 200_000)
+    )
+    await asyncio.sleep(0)
+
+    assert sum(map(len, line.written)) > 200_000
+    assert max(map(len, line.written)) <= 64 * 1024
+    asking.cancel()
+    await asyncio.wait([asking])
+
+
 async def test_silence_is_timed_from_the_last_piece_that_was_handed_over(
     server: Server, session: aiohttp.ClientSession
 ) -> None:
@@ -497,6 +563,19 @@ class Line(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.is_paused = False
+        self.written: list[bytes] = []
+
+    @override
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written.append(bytes(data))
+
+    @override
+    def is_closing(self) -> bool:
+        return False
+
+    @override
+    def close(self) -> None:
+        pass
 
     @override
     def pause_reading(self) -> None:
