@@ -257,6 +257,19 @@ async def test_a_connection_is_used_again_only_where_its_answer_came_to_its_end(
     assert server.connections == (1 if is_whole else 2)
 
 
+async def test_a_connection_that_will_be_closed_is_not_used_again(
+    server: Server, session: aiohttp.ClientSession
+) -> None:
+    provider = make(server, session)
+    await warm_up(
+        server, provider, [OK + b"Connection: keep-alive\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"]
+    )
+    await ask(provider)
+
+    await warm_up(server, provider, [])
+    assert server.connections == 2
+
+
 async def test_what_comes_behind_an_answer_is_not_taken_for_the_next_one(
     server: Server, session: aiohttp.ClientSession
 ) -> None:
@@ -447,7 +460,7 @@ async def test_an_answer_that_aiohttp_reads_is_gone_when_it_is_left(
     server: Server, session: aiohttp.ClientSession
 ) -> None:
     provider = make(server, session)
-    await warm_up(server, provider, [OK + b"\r\nhello"])
+    await warm_up(server, provider, [OK + b"Content-Encoding: gzip\r\nContent-Length: 50\r\n\r\n"])
     gc.collect()
     gc.disable()
     try:
