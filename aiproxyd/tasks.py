@@ -7,6 +7,8 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Final
 
+from typing_extensions import override
+
 _log: Final = logging.getLogger(__name__)
 _running: Final[set[asyncio.Task[None]]] = set()
 
@@ -19,63 +21,12 @@ def spawn(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
     return task
 
 
-class Clock:
-    """Limits the time of the ``with`` block that it is used for, as ``asyncio.timeout_at`` does; once.
-
-    Knows its event loop: asking for the running one costs a system call on Python 3.11, and the library asks twice.
-    """
-
-    __slots__ = ("_cancelling", "_handle", "_is_expired", "_loop", "_task", "_when")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
-        """Take the time, on the monotonic clock, at which the block must have ended."""
-        self._loop = loop
-        self._when = when
-        self._task: asyncio.Task[Any] | None = None
-        self._handle: asyncio.TimerHandle | None = None
-        self._is_expired = False
-        self._cancelling = 0
-
-    @property
-    def when(self) -> float:
-        """When the block must have ended, as it was set last."""
-        return self._when
-
-    def set(self, when: float) -> None:
-        """Give the block another time; does nothing where it has ended."""
-        self._when = when
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = self._loop.call_at(when, self._expire)
-
-    def __enter__(self) -> None:
-        self._task = asyncio.current_task(self._loop)
-        assert self._task is not None  # noqa: S101  # only tasks can be timed
-        self._cancelling = self._task.cancelling()
-        self._handle = self._loop.call_at(self._when, self._expire)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
-        task, self._task = self._task, None
-        is_ours = self._is_expired and task is not None and task.uncancel() <= self._cancelling
-        if is_ours and kind is asyncio.CancelledError:
-            raise TimeoutError from exc
-
-    def _expire(self) -> None:
-        self._is_expired = True
-        if self._task is not None:
-            self._task.cancel()
-
-
 class Patience:
-    """Limits the time of each of many ``with`` blocks, one after the other, as Clock does that of one.
+    """Limits the time of each of many ``with`` blocks, one after the other, as ``asyncio.timeout_at`` does that of one.
 
     Its timer is set anew only where it would ring too late, or has rung too early: the waits for the events of a stream
-    are many, and hardly ever long.
+    are many, and hardly ever long. Knows its event loop: asking for the running one costs a system call on Python 3.11,
+    and the library asks twice.
     """
 
     __slots__ = ("_cancelling", "_handle", "_is_expired", "_loop", "_rings_at", "_task", "_when")
@@ -136,6 +87,29 @@ class Patience:
         else:
             self._is_expired = True
             self._task.cancel()
+
+
+class Clock(Patience):
+    """Limits the time of the one ``with`` block that it is used for."""
+
+    __slots__ = ()
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
+        """Take the time, on the monotonic clock, at which the block must have ended."""
+        super().__init__(loop)
+        self._when = when
+
+    @property
+    def when(self) -> float:
+        """When the block must have ended, as it was set last."""
+        return self._when
+
+    @override
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+        super().__exit__(kind, exc, traceback)
 
 
 def _finish(task: asyncio.Task[None]) -> None:

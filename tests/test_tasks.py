@@ -89,9 +89,9 @@ async def test_a_clock_can_be_set_while_it_runs_and_not_afterwards() -> None:
     clock = Clock(loop, loop.time() + 0.01)
 
     with clock:
-        clock.set(loop.time() + 5)
+        clock.move(loop.time() + 5)
         await asyncio.sleep(0.05)
-    clock.set(loop.time())
+    clock.move(loop.time())
 
     await asyncio.sleep(0.02)
 

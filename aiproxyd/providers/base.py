@@ -386,7 +386,7 @@ class _Upload:
         return chunk
 
     def _set_clock(self, patience_s: float) -> None:
-        self._clock.set(min(time.monotonic() + patience_s, self._deadline))
+        self._clock.move(min(time.monotonic() + patience_s, self._deadline))
 
 
 class _HTTPAnswer(Answer):
