@@ -40,7 +40,7 @@ ALWAYS, ONCE, UPSTREAM, KEY = "each time", "once", "with a second upstream", "wi
 SITUATIONS: Final = (ALWAYS, ONCE, UPSTREAM, KEY)
 FLAGS: Final = ("--max-retry-wait", "2.5")
 """All else is as by default; nobody should wait for longer here."""
-RUNNING: Final = 96
+RUNNING: Final = 48
 """Calls at once; more would be slow for want of a processor, and look like upstreams that are."""
 LET_GO_TURNS: Final = 200
 """For how many hundredths of a second after the last call its upstream may still hold a connection."""
